@@ -1,0 +1,3 @@
+"""Update rules, one file each."""
+
+from .ddim import DDIM

@@ -1,0 +1,4 @@
+"""Edits that more than one method uses."""
+
+from .blend import Blend
+from .combine import Combine, guidance_weights

@@ -1,0 +1,43 @@
+"""Installs diffedit_jax; `pip install .` to use it, `pip install ".[test]"` to check it."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="diffedit_jax",
+    version="0.1.0",
+    description="Diffusion image editing in JAX: load a Stable Diffusion checkpoint, edit a picture.",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["diffedit_jax", "diffedit_jax.*"]),
+    package_data={"diffedit_jax": ["assets/**/*", "scenes/sprites/*"]},
+    install_requires=[
+        "jax>=0.7,<0.12",
+        "flax>=0.11,<0.14",
+        "optax>=0.2.5,<0.4",
+        "orbax-checkpoint>=0.11,<0.14",
+        "transformers>=5.0,<6",
+        "huggingface_hub>=1.0,<4",
+        "safetensors>=0.5,<1",
+        "numpy>=2.0,<3",
+        "pillow>=11,<14",
+        "ml_collections>=1.0,<2",
+        "jaxtyping>=0.3,<0.5",
+        "rich>=13,<17",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda12]"],
+        "tpu": ["jax[tpu]"],
+        "test": [
+            "beartype>=0.20,<1",
+            "diffusers>=0.36,<0.50",
+            "pytest>=8,<10",
+            "pytest-xdist>=3.6,<4",
+            "scipy>=1.14,<2",
+            "torch==2.13.0",
+        ],
+        "dev": ["ruff>=0.9,<1", "pre-commit>=4,<5"],
+    },
+    entry_points={"console_scripts": ["diffedit = diffedit_jax.cli:main"]},
+)
