@@ -88,6 +88,7 @@ class Step(struct.PyTreeNode):
     alpha_next: Any  # []
     sigma_next: Any  # []
     t_next: Any  # [] float32, the network's time of the level after the step
+    last: Any  # [] bool, the run ends after this row
     key: Any = None  # [] PRNG key of this step of this image
     noise: Any = None  # [*rows, h, w, c] the draw of this step, given instead of a key
     active: Any = None  # [] bool, False: the row is skipped; None: every row is walked
@@ -122,6 +123,7 @@ def table(t, alpha, sigma, *, start: int = 0, more: dict | None = None, dtype=np
         index=np.arange(count, dtype=np.int32),
         **dict(t=t[:-1], alpha=alpha[:-1], sigma=sigma[:-1]),
         **dict(t_next=t[1:], alpha_next=alpha[1:], sigma_next=sigma[1:]),
+        last=np.arange(count) == count - 1,
         active=np.arange(count) >= start,
         more=more,
     )
@@ -204,6 +206,7 @@ def reverse(steps: Step, label: str = "target") -> Step:
     told = {"target": flipped.t, "source": flipped.t_next}[label]
     return flipped.replace(
         index=steps.index,
+        last=steps.last,
         **dict(t=told, alpha=flipped.alpha_next, sigma=flipped.sigma_next),
         **dict(t_next=flipped.t, alpha_next=flipped.alpha, sigma_next=flipped.sigma),
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from ..core import Transform
 
 
 class Blend(Transform):
     """x' <- mask x' + (1 - mask) (alpha' x0 + sigma' noise), after every step.
 
-    The kept part is the source at the level that the step has reached, so at the end of the table
-    it is the source's latent itself (up to the schedule's last level).
+    The kept part is the source at the level that the step has reached, and x0 itself after the
+    last step (where a schedule's own last level may still be a little noisy).
     Source: Avrahami et al. 2022 (blended diffusion); the masked loop of SDEdit (2108.01073).
     """
 
@@ -20,5 +22,7 @@ class Blend(Transform):
     noise: Any  # [*rows, h, w, c] the noise that carries it along the path
 
     def settle(self, move, state):
-        kept = move.step.alpha_next * self.x0 + move.step.sigma_next * self.noise
+        step = move.step
+        path = step.alpha_next * self.x0 + step.sigma_next * self.noise
+        kept = jnp.where(step.last, self.x0, path)
         return self.mask * move.x_next + (1 - self.mask) * kept, state
