@@ -3,7 +3,7 @@
 from .control import Control, Controls, Site
 from .denoiser import Cond, Denoise, Edited, Mixture, Network, prepared
 from .prediction import KINDS, Move, Prediction
-from .sample import Result, sample, sample_batch, stream
+from .sample import Result, image_axes, sample, sample_batch, stream
 from .solver import Solver
 from .time import (
     SPACINGS,

@@ -86,7 +86,7 @@ def sample_batch(denoiser, solver, edit, steps, x, cond, *, record=None, remat=F
     def one(edit, steps, x, cond):
         return sample(denoiser, solver, edit, steps, x, cond, record=record, remat=remat)
 
-    return jax.vmap(one, in_axes=(0, _image_axes(steps), 0, 0))(edit, steps, x, cond)
+    return jax.vmap(one, in_axes=(0, image_axes(steps), 0, 0))(edit, steps, x, cond)
 
 
 def stream(denoiser, solver, edit, steps, x, cond, *, record=None) -> Iterator[Result]:
@@ -135,7 +135,7 @@ def _finite(x):
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(x)]))
 
 
-def _image_axes(steps: Step):
+def image_axes(steps: Step):
     """Which columns of the table differ from image to image, told by their rank."""
     rank = jnp.ndim(steps.index)  # 1 for a table, 0 for one row of it
     own = {name: getattr(steps, name) for name in ("key", "active", "noise")}
@@ -145,7 +145,7 @@ def _image_axes(steps: Step):
 
 def _row_of_images(steps: Step, index: int) -> Step:
     """Row `index` of a table some of whose columns carry a leading image axis."""
-    axes = _image_axes(steps)
+    axes = image_axes(steps)
     own = {
         name: None if a is None else (a[index] if axis is None else a[:, index])
         for name in ("key", "active", "noise")
@@ -165,4 +165,4 @@ def _stream_step(denoiser, solver, edit, carry, step, cond, record):
     def one(edit, carry, step, cond):
         return _advance(denoiser, solver, edit, carry, step, cond, record)
 
-    return jax.vmap(one, in_axes=(0, 0, _image_axes(step), 0))(edit, carry, step, cond)
+    return jax.vmap(one, in_axes=(0, 0, image_axes(step), 0))(edit, carry, step, cond)

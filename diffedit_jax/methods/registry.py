@@ -1,0 +1,127 @@
+"""The list of editing methods: a method is a function, and registering it is all it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import UserError
+
+_METHODS: dict[str, Method] = {}
+_BATCH = ("images", "model", "watch")  # given by the library, not by the user
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One knob of a method."""
+
+    name: str
+    default: Any  # inspect.Parameter.empty where the user must give it
+    kind: str  # the annotation, as text
+    doc: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """An editing method as users see it.
+
+    Attributes:
+      name: the registry name.
+      function: (model, images, *, ...) -> uint8 [b, h, w, 3].
+      paper: title, year and arXiv number.
+      start: "picture" or "noise": whether it needs a picture to begin with.
+      channels: input channels of the networks it works with.
+      evaluations: parameters -> (network calls, rows in one call) for one picture.
+    """
+
+    name: str
+    function: Callable
+    paper: str
+    start: str
+    channels: tuple[int, ...]
+    evaluations: Callable[[dict], tuple[int, int]]
+
+    @property
+    def summary(self) -> str:
+        return inspect.getdoc(self.function).split("\n", 1)[0]
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        docs = _argument_docs(inspect.getdoc(self.function))
+        return {
+            p.name: Parameter(p.name, p.default, str(p.annotation), docs.get(p.name, ""))
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in _BATCH
+        }
+
+    def complete(self, given: dict) -> dict:
+        """Fills in defaults; unknown and missing parameters are refused by name."""
+        known = self.parameters
+        for name in given:
+            if name not in known:
+                raise UserError(f"{self.name} has no parameter {name!r}{nearest(name, known)}")
+        missing = [p.name for p in known.values() if p.required and given.get(p.name) is None]
+        if missing:
+            raise UserError(f"{self.name} needs {' and '.join(missing)}")
+        return {p.name: given.get(p.name, p.default) for p in known.values()}
+
+    def check_model(self, model) -> None:
+        """Refuses a network with the wrong number of input channels, saying which kind fits."""
+        if model.in_channels not in self.channels:
+            fits = " or ".join(map(str, self.channels))
+            kind = _KINDS.get(model.in_channels, "unknown kind")
+            raise UserError(
+                f"{self.name} needs a network with {fits} input channels, "
+                f"this one has {model.in_channels} ({kind})"
+            )
+
+
+_KINDS = {4: "text to image", 8: "InstructPix2Pix", 9: "inpainting or Paint by Example"}
+
+
+def method(*, paper: str, start: str, channels: tuple[int, ...], evaluations) -> Callable:
+    """Registers a function as an editing method under its own name."""
+
+    def register(function):
+        name = function.__name__
+        _METHODS[name] = Method(name, function, paper, start, channels, evaluations)
+        return function
+
+    return register
+
+
+def methods() -> dict[str, Method]:
+    """Every registered method by name.
+
+    Example: `methods()["sdedit"].parameters["strength"].doc`.
+    """
+    return dict(_METHODS)
+
+
+def find(name: str) -> Method:
+    """The method of that name; an unknown name is refused with the nearest one."""
+    if name not in _METHODS:
+        raise UserError(f"there is no method {name!r}{nearest(name, _METHODS)}")
+    return _METHODS[name]
+
+
+def nearest(name: str, known) -> str:
+    """' (did you mean ...?)' or '; there are: ...' for error messages."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else f"; there are: {', '.join(known)}"
+
+
+def _argument_docs(text: str) -> dict[str, str]:
+    """The entries of a docstring's Args section."""
+    section = re.search(r"^Args:\n((?:[ ]+.*\n?|\n)*)", text, re.M)
+    entries = re.split(r"\n[ ]{2}(?=\w+:)", "\n" + (section[1] if section else ""))
+    pairs = (entry.split(":", 1) for entry in entries if ":" in entry)
+    return {name.strip(): " ".join(doc.split()) for name, doc in pairs}
