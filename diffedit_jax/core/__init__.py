@@ -9,6 +9,7 @@ from .time import (
     SPACINGS,
     Schedule,
     Step,
+    counted,
     first,
     grid,
     image_keys,

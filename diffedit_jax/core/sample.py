@@ -16,10 +16,11 @@ from flax import struct
 from .denoiser import Cond, prepared
 from .prediction import Move
 from .solver import Solver
-from .time import Step, row
+from .time import Step, counted, row
 from .transform import Transform
 
 _NEVER = jnp.iinfo(jnp.int32).max
+_OF_IMAGES = ("key", "active", "walked", "noise")  # columns that may differ from image to image
 
 
 class Carry(struct.PyTreeNode):
@@ -71,7 +72,7 @@ def sample(
         return _advance(denoiser, solver, edit, carry, step, cond, record)
 
     carry = _begin(solver, edit, x, state)
-    steps = jax.tree.map(jnp.asarray, steps)
+    steps = jax.tree.map(jnp.asarray, counted(steps))
     carry, recorded = jax.lax.scan(jax.checkpoint(body) if remat else body, carry, steps)
     return Result(carry.x, carry.state, recorded, carry.broken)
 
@@ -95,6 +96,7 @@ def stream(denoiser, solver, edit, steps, x, cond, *, record=None) -> Iterator[R
     The body is compiled once, whatever the number of rows.
     """
     carry, cond = _stream_begin(denoiser, solver, edit, x, cond)
+    steps = counted(steps)
     for index in range(len(steps.index)):
         step = _row_of_images(steps, index)
         if step.active is not None and not jnp.any(step.active):
@@ -138,7 +140,7 @@ def _finite(x):
 def image_axes(steps: Step):
     """Which columns of the table differ from image to image, told by their rank."""
     rank = jnp.ndim(steps.index)  # 1 for a table, 0 for one row of it
-    own = {name: getattr(steps, name) for name in ("key", "active", "noise")}
+    own = {name: getattr(steps, name) for name in _OF_IMAGES}
     mapped = {name: None if a is None or jnp.ndim(a) == rank else 0 for name, a in own.items()}
     return jax.tree.map(lambda a: None, steps).replace(**mapped)
 
@@ -148,10 +150,10 @@ def _row_of_images(steps: Step, index: int) -> Step:
     axes = image_axes(steps)
     own = {
         name: None if a is None else (a[index] if axis is None else a[:, index])
-        for name in ("key", "active", "noise")
+        for name in _OF_IMAGES
         for a, axis in [(getattr(steps, name), getattr(axes, name))]
     }
-    return row(steps.replace(key=None, active=None, noise=None), index).replace(**own)
+    return row(steps.replace(**dict.fromkeys(_OF_IMAGES)), index).replace(**own)
 
 
 @jax.jit

@@ -16,6 +16,12 @@ class Solver(struct.PyTreeNode):
     A subclass says in its docstring what a prediction's `pull` means to it.
     """
 
+    draws = False  # whether a step draws noise, so that its row needs a key
+
+    def evaluations(self, count: int) -> int:
+        """How often the network is asked while `count` rows are walked."""
+        return count
+
     def steps(self, schedule: Schedule, count: int, *, spacing: str | None = None,
               start: int = 0) -> Step:  # fmt: skip
         """The table of `count` steps, host arrays; rows before grid position `start` are idle.

@@ -92,6 +92,7 @@ class Step(struct.PyTreeNode):
     key: Any = None  # [] PRNG key of this step of this image
     noise: Any = None  # [*rows, h, w, c] the draw of this step, given instead of a key
     active: Any = None  # [] bool, False: the row is skipped; None: every row is walked
+    walked: Any = None  # [] int32, rows walked before this one; the loop fills it in
     more: Any = None  # dict of [...]: columns that one solver needs
 
     def fold(self, position: int) -> Step:
@@ -186,6 +187,13 @@ def noised(step: Step, x0, eps):
 def skipped(count: int, strength: float) -> int:
     """Rows that SDEdit skips: N - min(int(N * strength), N), truncated in float64 as diffusers."""
     return count - min(int(count * strength), count)
+
+
+def counted(steps: Step) -> Step:
+    """Fills in `walked`, the age of a multistep solver's memory: active rows before each row."""
+    active = jnp.ones_like(steps.index) if steps.active is None else steps.active
+    active = jnp.asarray(active, jnp.int32)
+    return steps.replace(walked=jnp.cumsum(active, axis=-1, dtype=jnp.int32) - active)
 
 
 def window(steps: Step, begin, end) -> Step:
