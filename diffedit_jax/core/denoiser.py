@@ -79,7 +79,7 @@ class Network(struct.PyTreeNode):
         return _flat(x, rows), step.t, context
 
     def _extras(self, cond, rows):
-        named = dict(added=cond.added, kv=cond.kv, mask=cond.mask)
+        named = dict(added=cond.added, kv=cond.kv, context_mask=cond.mask)
         return {
             k: jax.tree.map(lambda a: _flat(a, rows), v) for k, v in named.items() if v is not None
         }
