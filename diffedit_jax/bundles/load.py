@@ -1,0 +1,190 @@
+"""One door for models: a name, a folder, a file or a hub id becomes a StableDiffusion."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffedit_jax.bundles.build import build, digest
+from diffedit_jax.bundles.hub import fetch, fetch_tokenizer
+from diffedit_jax.bundles.schedule import PREDICTIONS, read_scheduler
+from diffedit_jax.bundles.stable_diffusion import Coder, StableDiffusion
+from diffedit_jax.bundles.tokenizer import Tokenizer
+from diffedit_jax.checkpoints.model_folder import read_configs, read_model_folder
+from diffedit_jax.checkpoints.parts import Parts
+from diffedit_jax.checkpoints.single_file import read_single_file
+from diffedit_jax.core import Network
+from diffedit_jax.errors import UserError
+
+ASSETS = Path(__file__).parent.parent / "assets"
+EMBEDDED = ("emoji",)
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+DTYPES = ("float32", "bfloat16")
+
+
+def load(
+    source: str | Path = "emoji",
+    *,
+    dtype: Any = None,
+    param_dtype: Any = "float32",
+    variant: str | None = None,
+    prediction_type: str | None = None,
+    ema: bool = True,
+    config: str | Path | None = None,
+    local_files_only: bool = False,
+    **options: Any,
+) -> StableDiffusion:
+    """Loads a model.
+
+    Args:
+      source: "emoji" (the embedded model), a diffusers folder, a single .safetensors or .ckpt
+        file, or a hub id such as "org/name".
+      dtype: what networks compute in, "float32" or "bfloat16"; by default float32 on a CPU and
+        bfloat16 elsewhere.
+      param_dtype: what parameters are kept in.
+      variant: of a folder's weight files, such as "fp16".
+      prediction_type: "epsilon", "v_prediction" or "sample"; overrides what the files say.
+      ema: take the averaged copy of the UNet from a single file that has one.
+      config: a diffusers folder whose configs and tokenizer go with a single file.
+      local_files_only: never ask the network, use what the hub's cache holds.
+      options: further fields of the UNet module (attention, operands, remat).
+
+    Raises: UserError, one line that says what is wrong with the source.
+
+        model = load("v1-5-pruned-emaonly.safetensors", dtype="bfloat16")
+    """
+    if prediction_type not in (None, *PREDICTIONS):
+        raise UserError(f"prediction_type must be {', '.join(PREDICTIONS)}, not {prediction_type}")
+    parts = read_parts(
+        source,
+        variant=variant,
+        prediction_type=prediction_type,
+        ema=ema,
+        config=config,
+        local_files_only=local_files_only,
+    )
+    chosen = {"variant": variant, "prediction_type": prediction_type, "ema": ema}
+    used = {k: v for k, v in chosen.items() if v not in (None, True)}
+    origin = {"source": str(source), "digest": digest(parts), "options": used}
+    return assemble(parts, origin, dtype=dtype, param_dtype=param_dtype, **options)
+
+
+def read_parts(
+    source: str | Path,
+    *,
+    variant: str | None = None,
+    prediction_type: str | None = None,
+    ema: bool = True,
+    config: str | Path | None = None,
+    local_files_only: bool = False,
+) -> Parts:
+    """The weights, configs and tokenizers of any source, see `load`; nothing is computed yet."""
+    place = find(source, variant=variant, local_files_only=local_files_only)
+    if place.is_dir():
+        parts = read_model_folder(place, variant=variant)
+    else:
+        if variant is not None:
+            raise UserError(f"{place} is a single file; variant= is for folders")
+        parts = read_single_file(place, prediction_type=prediction_type, ema=ema)
+        _complete(parts, place, config, local_files_only)
+    if prediction_type is not None:
+        parts.configs["scheduler"]["prediction_type"] = prediction_type
+    return parts
+
+
+def find(source: str | Path, *, variant: str | None, local_files_only: bool) -> Path:
+    """The folder or file that `source` means, fetched from the hub where it is an id."""
+    if isinstance(source, str) and source in EMBEDDED:
+        return ASSETS / source
+    path = Path(source).expanduser()
+    if path.exists() or path.is_symlink():
+        return path
+    if isinstance(source, str) and HUB_ID.fullmatch(source) and not path.suffix:
+        return fetch(source, variant=variant, local_files_only=local_files_only)
+    raise UserError(
+        f"there is no model {str(source)!r}: it is neither a folder, nor a file, nor one of "
+        f"{', '.join(EMBEDDED)}, nor an id of the form org/name"
+    )
+
+
+def _complete(parts: Parts, path: Path, config, local_files_only: bool) -> None:
+    """Gives a single file what it lacks: a folder's configs, and a tokenizer from somewhere."""
+    if config is not None:
+        given = read_configs(config)
+        parts.configs.update(given.configs)
+        parts.tokenizers = given.tokenizers
+    elif (path.parent / "tokenizer").is_dir():
+        parts.tokenizers = [path.parent / "tokenizer"] * sum("text" in k for k in parts.weights)
+    else:
+        parts.tokenizers = fetch_tokenizer(parts, local_files_only=local_files_only)
+
+
+def assemble(
+    parts: Parts,
+    origin: dict,
+    *,
+    dtype: Any = None,
+    param_dtype: Any = "float32",
+    **options: Any,
+) -> StableDiffusion:
+    """Builds the bundle of a model's parts; every component is checked strictly."""
+    dtype = _dtype(dtype) if dtype is not None else default_dtype()
+    types = {"dtype": dtype, "param_dtype": _dtype(param_dtype)}
+    names = [name for name in ("text_encoder", "text_encoder_2") if name in parts.weights]
+    _refuse_missing(parts, names)
+    said = read_scheduler(parts.configs["scheduler"], f"the scheduler of {parts.where}")
+    unet, unet_params = build(parts, "unet", **types, **options)
+    vae, vae_params = build(parts, "vae", **types)
+    texts = [build(parts, name, **types) for name in names]
+    _refuse_mismatch(unet, [module for module, _ in texts], parts)
+    tokenizers = tuple(
+        Tokenizer(folder, length=text.max_position_embeddings, vocabulary=text.vocab_size)
+        for folder, (text, _) in zip(parts.tokenizers, texts, strict=True)
+    )
+    return StableDiffusion(
+        denoiser=Network(params=unet_params, module=unet, kind=said.kind),
+        vae=Coder(params=vae_params, module=vae),
+        texts=tuple(Coder(params=params, module=text) for text, params in texts),
+        tokenizers=tokenizers,
+        schedule=said.schedule,
+        scaling_factor=float(vae.scaling_factor),
+        clip_sample=said.clip_sample,
+        zero_null=bool(parts.extras.get("force_zeros_for_empty_prompt", False)),
+        solver=said.solver,
+        configs_json=json.dumps(parts.configs, sort_keys=True),
+        origin_json=json.dumps(origin, sort_keys=True),
+        notices=(*parts.notices, *said.notices),
+    )
+
+
+def default_dtype() -> Any:
+    """float32 on a CPU, bfloat16 on accelerators."""
+    return jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
+
+
+def _dtype(dtype: Any) -> Any:
+    name = jnp.dtype(dtype).name if not isinstance(dtype, str) else dtype
+    if name not in DTYPES:
+        raise UserError(f"dtype must be {' or '.join(DTYPES)}, not {name}")
+    return jnp.dtype(name).type
+
+
+def _refuse_missing(parts: Parts, texts: list[str]) -> None:
+    missing = [name for name in ("unet", "vae", "text_encoder") if name not in parts.weights]
+    if len(parts.tokenizers) != len(texts):
+        missing.append("tokenizer (name a diffusers folder that has one with config=)")
+    if missing:
+        raise UserError(f"{parts.where} has no {', no '.join(missing)}")
+
+
+def _refuse_mismatch(unet, texts: list, parts: Parts) -> None:
+    """The text encoders' widths together must be what the UNet attends to."""
+    width = sum(text.hidden_size for text in texts)
+    if width != unet.context_width:
+        raise UserError(
+            f"{parts.where}: the text encoder gives {width} channels, the UNet attends to "
+            f"{unet.context_width}; these components do not belong together"
+        )

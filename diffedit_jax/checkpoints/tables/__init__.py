@@ -1,0 +1,1 @@
+"""Names of weights: from every layout that people have to our trees, and back."""
