@@ -9,7 +9,9 @@ from jaxtyping import Array, Float
 
 from diffedit_jax.core.control import Control, Site
 
-Heads = Float[Array, "n tokens heads head_dim"]
+Queries = Float[Array, "n q heads d"]
+Keys = Float[Array, "n k heads d"]
+Bias = Float[Array, "#n #heads #q k"] | None
 
 # Below this many scores per head and row the plain form is faster than a loop over tiles.
 PLAIN_SCORES = 256 * 256
@@ -17,17 +19,17 @@ TILE = 256
 
 
 def attention(
-    q: Float[Array, "n q heads d"],
-    k: Float[Array, "n k heads d"],
-    v: Float[Array, "n k heads d"],
+    q: Queries,
+    k: Keys,
+    v: Keys,
     *,
     scale: float,
-    bias: Float[Array, "#n #heads #q k"] | None = None,
+    bias: Bias = None,
     control: Control | None = None,
     site: Site | None = None,
     operands: Any = None,
     kernel: str = "auto",
-) -> tuple[Float[Array, "n q heads d"], Any]:
+) -> tuple[Queries, Any]:
     """softmax(scale q k^T + bias) v per head, and what a control read (or None).
 
     Sums and softmax are float32; `operands` is the element type that the products read (None:
@@ -54,10 +56,10 @@ def choose_kernel(q: Any, k: Any, bias: Any) -> str:
 
 
 def probabilities(
-    q: Float[Array, "n q heads d"],
-    k: Float[Array, "n k heads d"],
+    q: Queries,
+    k: Keys,
     scale: float,
-    bias: Float[Array, "#n #heads #q k"] | None,
+    bias: Bias,
     operands: Any,
 ) -> Float[Array, "n heads q k"]:
     """softmax(scale q k^T + bias) over keys, float32."""
@@ -70,9 +72,7 @@ def probabilities(
     return jax.nn.softmax(scores if bias is None else scores + bias, axis=-1)
 
 
-def weighted_values(
-    probs: Float[Array, "n heads q k"], v: Float[Array, "n k heads d"], operands: Any
-) -> Float[Array, "n q heads d"]:
+def weighted_values(probs: Float[Array, "n heads q k"], v: Keys, operands: Any) -> Queries:
     """probs v per head, float32 sums."""
     return jnp.einsum(
         "nhqk,nkhd->nqhd",
@@ -87,12 +87,12 @@ def _controlled(q, k, v, scale, bias, control, site, operands):
     return weighted_values(probs, v, operands).astype(q.dtype), read
 
 
-def plain(q: Heads, k: Heads, v: Heads, scale: float, bias: Any, operands: Any) -> Heads:
+def plain(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
     """The whole score matrix at once: best for few tokens."""
     return weighted_values(probabilities(q, k, scale, bias, operands), v, operands)
 
 
-def tiled(q: Heads, k: Heads, v: Heads, scale: float, bias: Any, operands: Any) -> Heads:
+def tiled(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
     """One tile of queries of one head at a time; memory O(TILE * keys), also under grad.
 
     Scores are in units of log 2 (scale * log2(e) folded into q), so the softmax uses exp2; each
@@ -145,7 +145,7 @@ def _tiled_bias(bias, n, heads, tokens, keys, count, tile):
     return bias.reshape(n * heads, count, tile, keys)
 
 
-def fused(q: Heads, k: Heads, v: Heads, scale: float, bias: Any, operands: Any) -> Heads:
+def fused(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
     """XLA's fused attention on GPU (cuDNN for 16-bit operands and head_dim <= 128)."""
     half = operands in (jnp.bfloat16, jnp.float16) and q.shape[-1] <= 128 and q.shape[-1] % 8 == 0
     return jax.nn.dot_product_attention(
@@ -158,7 +158,7 @@ def fused(q: Heads, k: Heads, v: Heads, scale: float, bias: Any, operands: Any) 
     )
 
 
-def flash(q: Heads, k: Heads, v: Heads, scale: float, bias: Any, operands: Any) -> Heads:
+def flash(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
     """The Pallas flash kernel on TPU; scores never leave the chip's vector memory."""
     from jax.experimental.pallas.ops.tpu import flash_attention as pallas
 

@@ -10,10 +10,14 @@ from diffedit_jax.errors import UserError
 def read_fields(module: type, config: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of `config` that are fields of the dataclass `module`; lists become tuples.
 
-    Keys that are absent keep the module's default; keys that no module knows are ignored.
+    Keys that are absent or null keep the module's default; keys that no module knows are ignored;
+    whole numbers become float where the default is one.
     """
-    names = {field.name for field in dataclasses.fields(module) if field.init} - {"parent", "name"}
-    return {key: freeze(value) for key, value in config.items() if key in names}
+    defaults = {field.name: field.default for field in dataclasses.fields(module) if field.init}
+    known = set(config) & set(defaults) - {"parent", "name"}
+    chosen = {key: freeze(config[key]) for key in sorted(known) if config[key] is not None}
+    whole = {key for key in chosen if isinstance(defaults[key], float)}
+    return {key: float(value) if key in whole else value for key, value in chosen.items()}
 
 
 def freeze(value: Any) -> Any:

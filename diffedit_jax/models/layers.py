@@ -106,8 +106,8 @@ def group_affine(
     x: Float[Array, "n h w c"],
     groups: int,
     eps: float,
-    scale: Float[Array, "c"],  # noqa: F821
-    bias: Float[Array, "c"],  # noqa: F821
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
 ) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
     """The per-channel gain and shift for which group norm is x * gain + shift."""
     n, h, w, channels = x.shape
@@ -141,7 +141,7 @@ class LayerNorm(nn.Module):
 
 
 def timestep_embedding(
-    t: Float[Array, "n"],  # noqa: F821
+    t: Float[Array, "n"],
     width: int,
     flip_sin_to_cos: bool = True,
     freq_shift: float = 0.0,

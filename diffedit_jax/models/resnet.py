@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from diffedit_jax.models.layers import Compute, Conv, GroupNorm, Linear
 
 Picture = Float[Array, "n h w c"]
+Result = Float[Array, "n h2 w2 c2"]
 
 
 class ResnetBlock(nn.Module):
@@ -34,7 +35,7 @@ class ResnetBlock(nn.Module):
         if self.in_features != self.features:
             self.conv_shortcut = Conv(self.features, size=1, padding=0, compute=self.compute)
 
-    def __call__(self, x: Picture, temb: Float[Array, "n d"] | None = None) -> Picture:
+    def __call__(self, x: Picture, temb: Float[Array, "n d"] | None = None) -> Result:
         y = self.conv1(self.norm1(x))
         if self.timed:
             y = y + self.time_emb_proj(jax.nn.silu(temb))[:, None, None]
@@ -53,7 +54,7 @@ class Downsample(nn.Module):
         pad = (0, 1) if self.one_sided else (1, 1)
         self.conv = Conv(self.features, stride=2, padding=(pad, pad), compute=self.compute)
 
-    def __call__(self, x: Picture) -> Picture:
+    def __call__(self, x: Picture) -> Result:
         return self.conv(x)
 
 
@@ -66,11 +67,11 @@ class Upsample(nn.Module):
     def setup(self):
         self.conv = Conv(self.features, compute=self.compute)
 
-    def __call__(self, x: Picture, size: tuple[int, int] | None = None) -> Picture:
+    def __call__(self, x: Picture, size: tuple[int, int] | None = None) -> Result:
         return self.conv(double(x, size))
 
 
-def double(x: Picture, size: tuple[int, int] | None = None) -> Picture:
+def double(x: Picture, size: tuple[int, int] | None = None) -> Result:
     """Nearest-neighbour x2; equals nearest resizing to `size` when that is 2n or 2n - 1."""
     n, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)

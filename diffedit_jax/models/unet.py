@@ -64,7 +64,7 @@ class UNet(nn.Module):
     in_channels: int = 4
     out_channels: int = 4
     flip_sin_to_cos: bool = True
-    freq_shift: float = 0
+    freq_shift: float = 0.0
     down_block_types: tuple = (DOWN_TYPES[1],) * 3 + (DOWN_TYPES[0],)
     up_block_types: tuple = (UP_TYPES[0],) + (UP_TYPES[1],) * 3
     block_out_channels: tuple = (320, 640, 1280, 1280)
@@ -146,7 +146,7 @@ class UNet(nn.Module):
         added: dict | None = None,
         kv: dict | None = None,
         context_mask: Any = None,
-    ) -> tuple[Float[Array, "n h w c_out"], dict]:
+    ) -> tuple[Float[Array, "n h w c_out"], dict[str, Any]]:
         """One evaluation.
 
         t: scalar or [n], may be fractional. `kv` (from `keys_values`) stands in for `context`.
@@ -182,7 +182,7 @@ class UNet(nn.Module):
         if added is None or not {"text_embeds", "time_ids"} <= set(added):
             raise UserError("this UNet needs added = {'text_embeds', 'time_ids'} (SDXL)")
         ids = jnp.asarray(added["time_ids"], jnp.float32)
-        rows = timestep_embedding(ids.reshape(-1), self.addition_time_embed_dim, flip, 0)
+        rows = timestep_embedding(ids.reshape(-1), self.addition_time_embed_dim, flip)
         rows = jnp.concatenate([added["text_embeds"], rows.reshape(n, -1)], axis=-1)
         return temb + self.add_embedding(rows)
 

@@ -14,6 +14,7 @@ from diffedit_jax.models.layers import Compute, Conv, GroupNorm, Linear
 from diffedit_jax.models.resnet import Downsample, ResnetBlock, Upsample
 
 Picture = Float[Array, "n h w c"]
+Result = Float[Array, "n h2 w2 c2"]
 ALLOWED = {
     "act_fn": ("silu", "swish"),
     "latents_mean": (None,),
@@ -36,7 +37,7 @@ class GridAttention(nn.Module):
         self.to_v = Linear(self.features, self.compute)
         self.to_out_0 = Linear(self.features, self.compute)
 
-    def __call__(self, x: Picture) -> Picture:
+    def __call__(self, x: Picture) -> Result:
         n, h, w, c = x.shape
         y = self.group_norm(x).reshape(n, h * w, 1, c)
         out, _ = attention(
@@ -66,7 +67,7 @@ class MidBlock(nn.Module):
         kinds = [GridAttention] if self.attend else []
         self.attentions = [kind(self.features, self.groups, self.compute) for kind in kinds]
 
-    def __call__(self, x: Picture) -> Picture:
+    def __call__(self, x: Picture) -> Result:
         x = self.resnets[0](x)
         for block in self.attentions:
             x = block(x)
@@ -95,7 +96,7 @@ class Stage(nn.Module):
         if self.change == "up":
             self.upsamplers = [Upsample(self.features, self.compute)]
 
-    def __call__(self, x: Picture) -> Picture:
+    def __call__(self, x: Picture) -> Result:
         for block in self.resnets:
             x = block(x)
         if self.change == "down":
@@ -133,7 +134,7 @@ class Encoder(nn.Module):
         self.conv_norm_out = GroupNorm(self.groups, EPS, True, self.compute)
         self.conv_out = Conv(self.out_features, compute=self.compute)
 
-    def __call__(self, x: Picture) -> Picture:
+    def __call__(self, x: Picture) -> Result:
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
@@ -170,7 +171,7 @@ class Decoder(nn.Module):
         self.conv_norm_out = GroupNorm(self.groups, EPS, True, self.compute)
         self.conv_out = Conv(self.out_features, compute=self.compute)
 
-    def __call__(self, z: Picture) -> Picture:
+    def __call__(self, z: Picture) -> Result:
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
@@ -244,21 +245,21 @@ class AutoencoderKL(nn.Module):
         if self.use_post_quant_conv:
             self.post_quant_conv = Conv(self.latent_channels, size=1, padding=0, compute=compute)
 
-    def encode(self, x: Float[Array, "n h w 3"]) -> tuple[Picture, Picture]:
+    def encode(self, x: Float[Array, "n h w 3"]) -> tuple[Result, Result]:
         """Mean and log variance (clamped to [-30, 20]) of the latent; x in [-1, 1]."""
         moments = self.encoder(x)
         moments = self.quant_conv(moments) if self.use_quant_conv else moments
         mean, logvar = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         return mean, jnp.clip(logvar, -30.0, 20.0)
 
-    def decode(self, z: Picture) -> Float[Array, "n h w 3"]:
+    def decode(self, z: Picture) -> Result:
         """The picture, about [-1, 1] and not clipped, of an unscaled latent; float32."""
         z = self.post_quant_conv(z) if self.use_post_quant_conv else z
         return self.decoder(z).astype(jnp.float32)
 
     def tiled_encode(
         self, x: Float[Array, "n h w 3"], tile: int = 512, overlap: int = 128
-    ) -> tuple[Picture, Picture]:
+    ) -> tuple[Result, Result]:
         """`encode` of overlapping tiles (pixels), blended: memory of one tile at a time."""
         module, variables = self.unbind()
 
@@ -268,7 +269,7 @@ class AutoencoderKL(nn.Module):
         moments = vae_tiles.blend_tiles(encode, x, tile, overlap, 1, self.factor)
         return tuple(jnp.split(moments, 2, axis=-1))
 
-    def tiled_decode(self, z: Picture, tile: int = 64, overlap: int = 16) -> Picture:
+    def tiled_decode(self, z: Picture, tile: int = 64, overlap: int = 16) -> Result:
         """`decode` of overlapping tiles (latent cells), blended: memory of one tile at a time."""
         module, variables = self.unbind()
 
@@ -277,6 +278,6 @@ class AutoencoderKL(nn.Module):
 
         return vae_tiles.blend_tiles(decode, z, tile, overlap, self.factor, 1)
 
-    def __call__(self, x: Float[Array, "n h w 3"]) -> Picture:
+    def __call__(self, x: Float[Array, "n h w 3"]) -> Result:
         """decode(mean of encode(x)): touches every parameter, so `init` can use it."""
         return self.decode(self.encode(x)[0])
