@@ -1,6 +1,23 @@
-"""Editing methods, one file per paper; importing the package registers them all."""
+"""Editing methods, one file per paper; importing the package registers them all.
+
+The package is callable: `diffedit_jax.methods()` is the registry, also once the package of the same
+name has been imported.
+"""
+
+import sys
+import types
 
 from .generate import generate
 from .inpaint import inpaint
 from .registry import Method, Parameter, find, methods
 from .sdedit import sdedit
+
+
+class _Registry(types.ModuleType):
+    """The package's own type, so that `de.methods()` works whatever was imported before."""
+
+    def __call__(self) -> dict[str, Method]:
+        return methods()
+
+
+sys.modules[__name__].__class__ = _Registry
