@@ -1,6 +1,6 @@
 """What a user loads: networks, tokenizer and schedule that belong together."""
 
-from diffedit_jax.bundles.load import load
+from diffedit_jax.bundles.loading import load
 from diffedit_jax.bundles.stable_diffusion import StableDiffusion
 
 __all__ = ["StableDiffusion", "load"]

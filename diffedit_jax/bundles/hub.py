@@ -27,7 +27,8 @@ def fetch(repository: str, *, variant: str | None, local_files_only: bool) -> Pa
     hub = _hub()
     if not local_files_only:
         try:
-            names = hub.HfApi().list_repo_files(repository)
+            siblings = hub.HfApi().model_info(repository, timeout=10).siblings or []
+            names = [file.rfilename for file in siblings]
             wanted = wanted_files(names, variant)
             return Path(hub.snapshot_download(repository, allow_patterns=wanted))
         except hub.errors.RepositoryNotFoundError:
