@@ -159,7 +159,7 @@ def _row_of_images(steps: Step, index: int) -> Step:
 @jax.jit
 def _stream_begin(denoiser, solver, edit, x, cond):
     carry = jax.vmap(lambda edit, x: _begin(solver, edit, x))(edit, x)
-    return carry, jax.vmap(lambda cond: prepared(denoiser, cond))(cond)
+    return carry, jax.vmap(lambda x, cond: prepared(denoiser, cond))(x, cond)
 
 
 @functools.partial(jax.jit, static_argnames="record")

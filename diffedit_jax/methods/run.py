@@ -67,17 +67,35 @@ def walk(denoiser, solver, edit, steps, x, cond, *, record=None, watch=None, pre
     if watch is None:
         result = sample_batch(denoiser, solver, edit, steps, x, cond, record=record)
     else:
-        result = _watched(stream(denoiser, solver, edit, steps, x, cond), steps, watch, preview)
+        results = stream(denoiser, solver, edit, steps, x, cond, record=record)
+        result = _watched(results, steps, watch, preview)
     return checked(result, steps)
 
 
 def _watched(results, steps, watch, preview) -> Result:
-    active = np.ones(len(steps.index), bool) if steps.active is None else np.asarray(steps.active)
-    total = int(np.any(active.reshape(-1, active.shape[-1]), axis=0).sum())
+    rows, kept = np.flatnonzero(walked_rows(steps)), []
     for done, result in enumerate(results, 1):
         checked(result, steps)
-        watch(done, total, functools.partial(preview, result.x) if preview else None)
-    return result
+        kept.append(result.recorded)
+        watch(done, len(rows), functools.partial(preview, result.x) if preview else None)
+    return result.replace(recorded=_stacked(kept, rows, len(steps.index)))
+
+
+def walked_rows(steps: Step) -> np.ndarray:
+    """[n] bool, the rows of a table that any image walks."""
+    active = np.ones(len(steps.index), bool) if steps.active is None else np.asarray(steps.active)
+    return np.any(active.reshape(-1, active.shape[-1]), axis=0)
+
+
+def _stacked(kept: list, rows: np.ndarray, count: int):
+    """What was recorded step by step, as one run records it: [b, count, ...], zeros between."""
+
+    def one(*values):
+        values = jnp.stack(values, axis=1)
+        blank = jnp.zeros((values.shape[0], count, *values.shape[2:]), values.dtype)
+        return blank.at[:, rows].set(values)
+
+    return jax.tree.map(one, *kept)
 
 
 def checked(result: Result, steps: Step) -> Result:

@@ -2,3 +2,5 @@
 
 from .blend import Blend
 from .combine import Combine, guidance_weights
+from .follow import Follow
+from .inject import Inject
