@@ -42,31 +42,45 @@ def load(
         params = load(jax.eval_shape(init)["params"], weights, "unet of ./model")
     """
     wanted = {key_of(path): path for path in flatten_dict(expected)}
-    shapes = {key: _shape(expected, path) for key, path in wanted.items()}
-    fitted = {key: _fitted(key, weights[key], shapes[key]) for key in wanted if key in weights}
-    _refuse(_mismatches(shapes, weights, fitted), where)
+    fitted = _checked(expected, weights, where)
     found, bad = {}, []
     for key, path in wanted.items():
         array = np.array(to_ours(fitted[key], path[-1]), dtype, order="C")
-        if not np.isfinite(array.astype(np.float32, copy=False)).all():
+        if not _finite(array):
             bad.append(f"{key} holds NaN or infinity")
         found[path] = place(array)
     _refuse(bad, where)
     return unflatten_dict(found)
 
 
-def export(params: Mapping, dtype: Any = np.float32) -> Weights:
+def check(expected: Mapping, weights: Weights, where: str) -> None:
+    """The checks of `load`, without keeping anything in memory."""
+    fitted = _checked(expected, weights, where)
+    bad = [f"{key} holds NaN or infinity" for key in fitted if not _finite(fitted[key])]
+    _refuse(bad, where)
+
+
+def _checked(expected: Mapping, weights: Weights, where: str) -> Weights:
+    """The weights of exactly the expected tree, in the shapes that it wants."""
+    shapes = {
+        key_of(path): torch_shape(leaf.shape, path[-1])
+        for path, leaf in flatten_dict(expected).items()
+    }
+    fitted = {key: _fitted(key, weights[key], shapes[key]) for key in shapes if key in weights}
+    _refuse(_mismatches(shapes, weights, fitted), where)
+    return fitted
+
+
+def _finite(array: np.ndarray) -> bool:
+    return bool(np.isfinite(array.astype(np.float32, copy=False)).all())
+
+
+def export(params: Mapping) -> Weights:
     """A parameter tree as {canonical torch key: array in torch's axis order}."""
     return {
-        key_of(path): np.ascontiguousarray(to_torch(np.asarray(array), path[-1]).astype(dtype))
+        key_of(path): np.ascontiguousarray(to_torch(np.asarray(array), path[-1]))
         for path, array in flatten_dict(params).items()
     }
-
-
-def _shape(expected: Mapping, path: tuple) -> tuple[int, ...]:
-    for part in path:
-        expected = expected[part]
-    return torch_shape(expected.shape, path[-1])
 
 
 def _fitted(key: str, array: np.ndarray, shape: tuple) -> np.ndarray:

@@ -8,6 +8,7 @@ mirror it with one resnet more.
 from dataclasses import dataclass
 
 from diffedit_jax.checkpoints.tables.table import Weights
+from diffedit_jax.errors import UserError
 
 BLOCK_LIMIT = 100  # input blocks; the largest published model has 12
 RESNET = {
@@ -49,12 +50,25 @@ def unet_shape(weights: Weights) -> UNetShape:
     downs = [n for n in range(blocks) if f"input_blocks.{n}.0.op.weight" in weights]
     layers = downs[0] - 1 if downs else blocks - 1
     levels = blocks // (layers + 1)
-    depths = [_depth(weights, 1 + level * (layers + 1)) for level in range(levels)]
-    return UNetShape(layers, tuple(depths))
+    firsts = [1 + level * (layers + 1) for level in range(levels)]
+    places = [f"input_blocks.{block}.1.transformer_blocks." for block in firsts]
+    return UNetShape(layers, tuple(_count(weights, place) for place in places))
 
 
-def _depth(weights: Weights, block: int) -> int:
-    prefix = f"input_blocks.{block}.1.transformer_blocks."
+def canonical_shape(weights: Weights) -> UNetShape:
+    """The same, read off canonical keys ("down_blocks.0.resnets.1.conv1.weight").
+
+    Raises: UserError when levels differ in their number of resnets, which LDM cannot say.
+    """
+    levels = _count(weights, "down_blocks.")
+    layers = [_count(weights, f"down_blocks.{level}.resnets.") for level in range(levels)]
+    if len(set(layers)) != 1:
+        raise UserError(f"a UNet with {layers} resnets at its levels has no LDM form")
+    places = [f"down_blocks.{level}.attentions.0.transformer_blocks." for level in range(levels)]
+    return UNetShape(layers[0], tuple(_count(weights, place) for place in places))
+
+
+def _count(weights: Weights, prefix: str) -> int:
     return len({key[len(prefix) :].split(".")[0] for key in weights if key.startswith(prefix)})
 
 

@@ -37,6 +37,14 @@ def vae_shape(weights: Weights) -> tuple[int, int]:
     return min(levels, LIMIT), min(layers, LIMIT)
 
 
+def canonical_shape(weights: Weights) -> tuple[int, int]:
+    """The same, read off canonical keys ("encoder.down_blocks.0.resnets.1.conv1.weight")."""
+    places = {tuple(key.split(".")[1:5]) for key in weights if "encoder.down_blocks." in key}
+    levels = len({place[1] for place in places})
+    layers = len({place[3] for place in places if place[2] == "resnets"})
+    return levels, layers
+
+
 def vae_pairs(levels: int, layers: int) -> dict[str, str]:
     """{LDM prefix: diffusers prefix}; the decoder's levels are numbered the other way round."""
     pairs = dict(OUTSIDE)
