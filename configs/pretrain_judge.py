@@ -1,0 +1,14 @@
+"""The judge of the emoji world: a classifier of renders, for measuring generated pictures.
+
+Hardware: 2 CPU cores. Time: about 6 minutes. Outcome: at least 0.98 on clean held-out renders.
+Command: python train/pretrain_judge.py --config configs/pretrain_judge.py --out runs/judge
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The run that made diffedit_jax/assets/emoji/judge."""
+    return ConfigDict(
+        dict(seed=11, batch=64, steps=2000, rate=2e-3, noise=0.15, save_every=500, log_every=50)
+    )

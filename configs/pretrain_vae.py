@@ -1,0 +1,46 @@
+"""The autoencoder of the embedded model: 64x64 pictures to 16x16x4 latents.
+
+Method: Rombach et al. 2022, without the adversarial term. Hardware: 2 CPU cores.
+Time: about 30 minutes. Outcome: at least 28 dB on unseen scenes.
+Command: python train/pretrain_vae.py --config configs/pretrain_vae.py --out runs/vae
+"""
+
+from ml_collections import ConfigDict
+
+NETWORK = {
+    "_class_name": "AutoencoderKL",
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [16, 48, 96],
+    "layers_per_block": 1,
+    "mid_block_add_attention": False,
+    "latent_channels": 4,
+    "norm_num_groups": 16,
+    "act_fn": "silu",
+    "sample_size": 64,
+    "scaling_factor": 1.0,
+}
+
+
+def get_config() -> ConfigDict:
+    """The run that made diffedit_jax/assets/emoji/vae."""
+    return ConfigDict(
+        dict(
+            network=NETWORK,
+            seed=1,
+            batch=16,
+            crop=32,
+            steps=3900,  # encoder and decoder on crops
+            rate=1e-3,
+            kl=1e-5,
+            noise_after=150,  # steps before the latent is sampled, or it collapses
+            logvar_bias=-5.0,
+            decoder_steps=0,  # then the decoder alone on whole pictures
+            decoder_batch=8,
+            decoder_rate=6e-4,
+            save_every=300,
+            log_every=50,
+        )
+    )

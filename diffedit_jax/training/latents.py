@@ -1,0 +1,48 @@
+"""A pool of encoded scenes, so that the diffusion model trains without running the encoder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffedit_jax.scenes import render_batch, sample_caption
+from diffedit_jax.scenes.spec import Scene
+from diffedit_jax.training.data import scenes_of, to_unit
+
+_PART = 200  # scenes per encoder call
+
+
+def encode_pool(vae: Any, params: Any, count: int, seed: int, path: Path) -> np.ndarray:
+    """Posterior means [count, h, w, c] float16 of training scenes; kept in `path` for a resume."""
+    if path.exists():
+        return np.load(path)
+    encode = jax.jit(lambda x: vae.apply({"params": params}, x, method="encode")[0])
+    parts = []
+    for k in range(count // _PART):
+        pictures = to_unit(render_batch(scenes_of(seed, k, _PART)))
+        parts.append(np.asarray(encode(jnp.asarray(pictures)), np.float16))
+    pool = np.concatenate(parts)
+    np.save(path, pool)
+    return pool
+
+
+def pool_scenes(count: int, seed: int) -> list[Scene]:
+    """The scenes of the pool, in its order."""
+    return [scene for k in range(count // _PART) for scene in scenes_of(seed, k, _PART)]
+
+
+def latent_batches(
+    pool: np.ndarray, scenes: list[Scene], tokenize: Callable, batch: int, seed: int
+) -> Callable[[int], dict[str, np.ndarray]]:
+    """Batches {"latent", "ids"} by step: random members of the pool, each with a fresh caption."""
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng((seed, step, 2))
+        chosen = rng.integers(0, len(pool), batch)
+        ids = tokenize([sample_caption(rng, scenes[k]) for k in chosen])
+        return {"latent": pool[chosen].astype(np.float32), "ids": ids}
+
+    return make

@@ -1,0 +1,83 @@
+"""Train the UNet and the text encoder of the embedded model.
+
+python train/pretrain_unet.py --config configs/pretrain_unet.py --out runs/unet \\
+    --set vae=runs/vae/vae.safetensors
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+
+from configs.pretrain_vae import NETWORK
+from diffedit_jax.core.time import Schedule
+from diffedit_jax.models.clip import CLIPText
+from diffedit_jax.models.unet import UNet
+from diffedit_jax.models.vae import AutoencoderKL
+from diffedit_jax.scenes import captions, tokenizer
+from diffedit_jax.training import data, latents, loop, objectives, state, weights
+from diffedit_jax.training.launch import arguments
+
+
+def networks(config, vocabulary):
+    """The UNet and the text encoder, untrained."""
+    words = {**config.text.to_dict(), "vocab_size": vocabulary, "eos_token_id": vocabulary - 1}
+    return UNet.from_config(config.unet.to_dict()), CLIPText.from_config(words)
+
+
+def initial(unet, text, seed, tokens):
+    """Random parameters; the UNet's last convolution starts at zero, and so does its output."""
+    ids = jnp.zeros((1, tokens), jnp.int32)
+    context = jnp.zeros((1, tokens, unet.context_width))
+    x = jnp.zeros((1, unet.sample_size, unet.sample_size, unet.in_channels))
+    keys = jax.random.split(jax.random.PRNGKey(seed))
+    words = jax.jit(text.init)(keys[0], ids)["params"]
+    params = jax.jit(unet.init)(keys[1], x, jnp.zeros((1,)), context)["params"]
+    params["conv_out"] = jax.tree.map(jnp.zeros_like, params["conv_out"])
+    return {"unet": params, "text_encoder": words}
+
+
+def training_data(config, out, tokenize):
+    """The pool of latents and its batches."""
+    vae = AutoencoderKL.from_config(NETWORK)
+    pool = latents.encode_pool(
+        vae, weights.load(config.vae), config.pool, config.seed, out / "pool.npy"
+    )
+    scenes = latents.pool_scenes(config.pool, config.seed)
+    return latents.latent_batches(pool, scenes, tokenize, config.batch, config.seed)
+
+
+def main():
+    """Encode the pool, train, write unet.safetensors and text_encoder.safetensors."""
+    config, out = arguments(__doc__)
+    tokenizer.write_tokenizer(out / "tokenizer", captions.words())
+    tokenize = data.load_tokenizer(out / "tokenizer")
+    empty = tokenize([""])[0]
+    unet, text = networks(config, int(empty.max()) + 1)
+    optimiser = state.adamw(config.rate, config.steps, warmup=config.warmup)
+    params = initial(unet, text, config.seed, len(empty))
+    schedule = Schedule()  # Stable Diffusion's, as the scheduler config says
+    loss = objectives.text_to_image_loss(
+        unet, text, kind=config.scheduler.prediction_type, schedule=schedule, drop=config.drop,
+        empty=jnp.asarray(empty),
+    )  # fmt: skip
+
+    def save(_, now):
+        for name in ("unet", "text_encoder"):
+            weights.save(jax.device_get(now.average[name]), out / f"{name}.safetensors")
+
+    final = loop.fit(
+        state.create_state(params, optimiser, config.seed),
+        state.make_step(loss, optimiser, decay=config.average),
+        training_data(config, out, tokenize),
+        steps=config.steps, folder=out, save_every=config.save_every,
+        log_every=config.log_every, watch=save,
+    )  # fmt: skip
+    save(config.steps, final)
+
+
+if __name__ == "__main__":
+    main()
