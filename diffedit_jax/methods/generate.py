@@ -63,7 +63,7 @@ def generate(
     check_steps(model, steps)
     rule = solvers.named(solver, eta=eta)
     draws = Draws(count, seed, index, noise)
-    table = rule.steps(model.schedule, steps, spacing=spacing)
+    table = rule.steps(model.schedule, steps, spacing=spacing).replace(active=None)
     shape = model.latent_shape(height or model.size, width or model.size)
     x = rule.begin(first(table), draws("start", shape))
     cond = guided(model, prompt, negative or [""] * count)

@@ -1,0 +1,134 @@
+"""Laws that every registered method keeps. A new method adds one row to CASES."""
+
+import jax
+import numpy as np
+import pytest
+
+import diffedit_jax as de
+
+HALF = np.zeros((32, 32), np.float32)
+HALF[:, 16:] = 1
+
+# name -> (parameters, the same knobs turned, parameters that name no picture)
+CASES = {
+    "generate": (
+        dict(prompt="a cat", steps=4, guidance=3.0, seed=0, height=32, width=32),
+        dict(prompt="two dogs on a boat", guidance=5.0, seed=7),
+    ),
+    "sdedit": (
+        dict(prompt="a cat", steps=4, strength=0.6, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", strength=0.9, guidance=5.0, seed=7),
+    ),
+    "inpaint": (
+        dict(prompt="a cat", steps=4, guidance=3.0, seed=0, mask=HALF),
+        dict(prompt="two dogs on a boat", strength=0.7, guidance=5.0, seed=7, mask=1 - HALF),
+    ),
+}
+
+
+def run(model, picture, name, **parameters):
+    if name == "generate":
+        return de.generate(model, **parameters)
+    return de.edit(model, picture, name, size=32, **parameters)
+
+
+@pytest.fixture
+def compilations():
+    """Counts what XLA compiles from here on."""
+    seen = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_every_method_has_a_case():
+    assert set(CASES) == set(de.methods())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_turning_the_knobs_compiles_nothing(tiny, picture, name, compilations):
+    given, turned = CASES[name]
+    first = run(tiny, picture, name, **given).image
+    before = len(compilations)
+    second = run(tiny, picture, name, **(given | turned)).image
+    assert len(compilations) == before > 0
+    assert not np.array_equal(first, second)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_is_a_loop(tiny, picture, name):
+    given, turned = CASES[name]
+    both = [given | turned, given]
+    lists = {k: [b[k] for b in both] for k in ("prompt", "guidance")}
+    batch = run(tiny, [picture, picture[::-1]], name, **(given | lists)).image
+    for index, (source, one) in enumerate(zip([picture, picture[::-1]], both, strict=True)):
+        own = given | {"prompt": one["prompt"], "guidance": one["guidance"], "index": index}
+        alone = run(tiny, source, name, **own).image
+        # a float difference of 1e-5 may still tip a pixel over a rounding edge
+        assert np.abs(alone.astype(int) - batch[index]).max() <= 1
+        assert (alone != batch[index]).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_call_gives_the_same_bits(tiny, picture, name):
+    given, _ = CASES[name]
+    images = [run(tiny, picture, name, **given).image for _ in range(2)]
+    np.testing.assert_array_equal(*images)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_watching_changes_nothing(tiny, picture, name):
+    given, _ = CASES[name]
+    seen = []
+
+    def watch(done, total, preview):
+        seen.append((done, total, preview().shape))
+
+    plain = run(tiny, picture, name, **given).image
+    watched = run(tiny, picture, name, watch=watch, **given).image
+    assert np.abs(plain.astype(int) - watched).max() <= 1
+    assert [s[0] for s in seen] == list(range(1, seen[0][1] + 1))
+    assert seen[0][2] == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_guidance_zero_and_one_are_honoured(tiny, picture, name):
+    given, turned = CASES[name]
+    other = given | {"prompt": turned["prompt"]}
+    ignored = [run(tiny, picture, name, **(g | {"guidance": 0.0})).image for g in (given, other)]
+    np.testing.assert_array_equal(*ignored)  # at 0 the prompt has no say
+    negative = dict(guidance=1.0, negative="something else")
+    followed = [
+        run(tiny, picture, name, **(given | n)).image for n in ({"guidance": 1.0}, negative)
+    ]
+    assert np.abs(followed[0].astype(int) - followed[1]).max() <= 1  # at 1 the negative has none
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_parameters_are_documented(name):
+    known = de.methods()[name]
+    assert known.summary and known.paper
+    assert not [p.name for p in known.parameters.values() if not p.doc]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_typo_is_answered_with_the_nearest_name(tiny, picture, name):
+    given, _ = CASES[name]
+    with pytest.raises(de.UserError, match="did you mean 'guidance'"):
+        run(tiny, picture, name, guidence=3, **given)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_evaluations_are_counted_right(tiny, picture, name, monkeypatch):
+    """The plan's number of network calls is the number of rows that are walked."""
+    given, _ = CASES[name]
+    seen = []
+    run(tiny, picture, name, watch=lambda done, total, preview: seen.append(done), **given)
+    known = de.methods()[name]
+    calls, rows = known.evaluations(known.complete(given))
+    assert (calls, rows) == (seen[-1], 2)
