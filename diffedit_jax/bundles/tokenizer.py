@@ -80,6 +80,15 @@ class Tokenizer:
             if lost
         ]
 
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids with begin and end, cut to the length, and where each stands in the text.
+
+        The second list holds (start, end) in characters of `text`, (0, 0) for begin and end.
+        """
+        _refuse_broken([text])
+        given = self._words(text, return_offsets_mapping=True, truncation=True)
+        return given["input_ids"], given["offset_mapping"]
+
     def save(self, folder: Path) -> None:
         """Writes the tokenizer's files, unchanged, into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
