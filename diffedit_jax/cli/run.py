@@ -1,0 +1,110 @@
+"""`diffedit edit` and `diffedit generate`: check everything, load, run in batches, write."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import api, images
+from ..errors import UserError
+from . import seen
+from .batches import Batch, batches, checked_inputs, run_batch
+from .jobs import Job, jobs_of
+from .progress import Preview, Progress
+from .timing import Timing
+
+
+def edit(options: argparse.Namespace) -> None:
+    """Edits pictures; all inputs are read and all outputs tried before the model is loaded."""
+    jobs = checked_jobs(options)
+    _check_targets(jobs)
+    sizes = [checked_inputs(job) for job in jobs]
+    with Timing() as timing, Progress(options.quiet) as progress:
+        progress.stage("loading the model")
+        with timing.part("load"):
+            model = load_model(options)
+        tell = _Teller(progress)
+        tell(model.notices)
+        parts = batches(jobs, sizes, model, options.batch)
+        for number, batch in enumerate(parts, 1):
+            several = f" {number}/{len(parts)}" if len(parts) > 1 else ""
+            progress.stage(batch.jobs[0].method.name + several)
+            with timing.part("run"), seen.recorded(model, batch):
+                result = _run(model, batch, options, progress)
+            tell(result.notices)
+            with timing.part("write"):
+                tell(_write(batch, result))
+        progress.note(f"wrote {_where(jobs)} in {timing}")
+
+
+generate = edit  # the options say which
+
+
+def checked_jobs(options: argparse.Namespace) -> list[Job]:
+    """The jobs of the options, complete as far as can be told without the model."""
+    if options.batch < 1:
+        raise UserError(f"--batch should be at least 1, not {options.batch}")
+    jobs = jobs_of(options)
+    for job in jobs:
+        job.method.complete({k: v for k, v in {**job.rest, **job.own}.items() if k != "size"})
+    return jobs
+
+
+def load_model(options: argparse.Namespace) -> Any:
+    """The model that --model, --dtype and --prediction-type name."""
+    chosen = {name: getattr(options, name, None) for name in ("dtype", "prediction_type")}
+    return api.load(options.model or "emoji", **{k: v for k, v in chosen.items() if v is not None})
+
+
+def _run(model, batch: Batch, options, progress: Progress) -> api.Result:
+    preview = None
+    if options.preview is not None:
+        preview = Preview(batch.jobs[0].out, options.preview)
+
+    def watch(done: int, total: int, look) -> None:
+        progress.step(done, total)
+        if preview:
+            preview(done, total, look)
+
+    original = getattr(options, "original_size", False)
+    return run_batch(model, batch, original_size=original, watch=watch)
+
+
+def _write(batch: Batch, result: api.Result) -> list[str]:
+    notices = []
+    for position, job in enumerate(batch.jobs):
+        job.out.parent.mkdir(exist_ok=True)
+        notices += images.write(job.out, result.images[position], result.recipe_of(position))
+    return notices
+
+
+def _check_targets(jobs: list[Job]) -> None:
+    """Tries every folder that will be written to, before anything is computed."""
+    for job in jobs:
+        folder = job.out.parent
+        if folder.is_dir():
+            images.check_writable(job.out)
+        elif not folder.parent.is_dir():
+            raise UserError(f"cannot write {job.out}: the folder {folder.parent} does not exist")
+        elif folder.exists():
+            raise UserError(f"cannot write {job.out}: {folder} is not a folder")
+
+
+def _where(jobs: list[Job]) -> str:
+    if len(jobs) == 1:
+        return str(jobs[0].out)
+    folders = sorted({str(job.out.parent) for job in jobs})
+    return f"{len(jobs)} pictures into {', '.join(folders[:3])}"
+
+
+class _Teller:
+    """Says every notice once."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._said = progress, set()
+
+    def __call__(self, notices) -> None:
+        for text in notices:
+            if text not in self._said:
+                self._said.add(text)
+                self._progress.note(f"note: {text}")
