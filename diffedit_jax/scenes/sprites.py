@@ -79,8 +79,9 @@ def _neon(layer: np.ndarray) -> np.ndarray:
     glow = 0.55 * _blur(line, 1.8)
     light = np.clip(line + glow, 0, 1)[..., None] * colour
     light = light + 0.35 * (line**2)[..., None] * (1 - colour)
-    return np.concatenate([light + 0.3 * rgb * (1 - line[..., None]),
-                           np.maximum(0.75 * alpha, np.clip(line + glow, 0, 1))[..., None]], -1)  # fmt: skip
+    body = 0.3 * rgb * (1 - line[..., None])
+    opacity = np.maximum(0.75 * alpha, np.clip(line + glow, 0, 1))
+    return np.concatenate([light + body, opacity[..., None]], -1)
 
 
 def _blur_colour(rgb, alpha):

@@ -5,6 +5,7 @@ Source: CLIP (Radford et al. 2021), byte-level BPE with `</w>` word ends.
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 MAX_LENGTH = 24  # tokens, start and end included
@@ -22,9 +23,7 @@ def segment(word: str, ranks: dict[tuple[str, str], int]) -> list[str]:
     """Apply merges to a word, lowest rank first: segment("cat", {}) is ["c", "a", "t</w>"]."""
     pieces = [*word[:-1], word[-1] + "</w>"]
     while True:
-        pairs = [
-            (ranks[pair], k) for k, pair in enumerate(zip(pieces, pieces[1:])) if pair in ranks
-        ]
+        pairs = [(ranks[pair], k) for k, pair in enumerate(pairwise(pieces)) if pair in ranks]
         if not pairs:
             return pieces
         first = min(pairs)[1]
