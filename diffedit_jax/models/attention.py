@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffedit_jax.core.control import Control, Site
+from diffedit_jax.models import attention_tpu
 
 Queries = Float[Array, "n q heads d"]
 Keys = Float[Array, "n k heads d"]
@@ -45,14 +46,12 @@ def attention(
 
 def choose_kernel(q: Any, k: Any, bias: Any) -> str:
     """The kernel that "auto" stands for, from backend and sizes."""
+    backend = jax.default_backend()
+    if backend == "tpu" and bias is None:
+        return "flash"
     if q.shape[1] * k.shape[1] <= PLAIN_SCORES:
         return "plain"
-    backend = jax.default_backend()
-    if backend == "gpu" and bias is None:
-        return "fused"
-    if backend == "tpu" and bias is None and k.shape[1] >= 1024:
-        return "flash"
-    return "tiled"
+    return "fused" if backend == "gpu" and bias is None else "tiled"
 
 
 def probabilities(
@@ -159,13 +158,12 @@ def fused(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any)
 
 
 def flash(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
-    """The Pallas flash kernel on TPU; scores never leave the chip's vector memory."""
-    from jax.experimental.pallas.ops.tpu import flash_attention as pallas
+    """Our Pallas kernel on TPU; scores never leave the chip's vector memory."""
+    from diffedit_jax.models.attention_tpu import PLAIN_SCORES, attention_tpu
 
-    if bias is not None:
-        return tiled(q, k, v, scale, bias, operands)
-    q, k, v = (part.astype(operands).transpose(0, 2, 1, 3) for part in (q, k, v))
-    return pallas.flash_attention(q, k, v, sm_scale=scale).transpose(0, 2, 1, 3)
+    if bias is not None or q.shape[1] * k.shape[1] <= PLAIN_SCORES:
+        return plain(q, k, v, scale, bias, operands)
+    return attention_tpu(q, k, v, scale, operands)
 
 
 KERNELS = {"plain": plain, "tiled": tiled, "fused": fused, "flash": flash}

@@ -19,7 +19,7 @@ QUERY_TILE = 512  # queries whose scores are in VMEM at once
 KEY_TILE = 1024  # keys in one step of the running softmax
 RESIDENT_BYTES = 8 << 20  # keys (and as much again of values) of one row that VMEM holds at once
 VMEM_BYTES = 64 << 20
-PLAIN_SCORES = 256 * 256  # below this many scores per head XLA's own form is as good
+PLAIN_SCORES = 128 * 128  # up to this many scores per head XLA's own form is as good
 NEVER = -1e30  # a score that no key has; finite, so that differences stay finite
 
 
@@ -48,7 +48,7 @@ def attention_tpu(
 @functools.lru_cache(maxsize=256)
 def _differentiable(heads: int, scale: float, interpret: bool):
     """One function per kind of layer: kernel forward, blocked XLA form backward."""
-    forward = _batched(_partitioned(functools.partial(_call, heads, scale, interpret)))
+    forward = _batched(_split(functools.partial(_call, heads, scale, interpret)))
     blocked = functools.partial(blocked_attention, heads=heads, scale=scale)
     both = jax.custom_vjp(forward)
     both.defvjp(
@@ -74,22 +74,31 @@ def _batched(call):
     return batched
 
 
-def _partitioned(call):
-    """Tells the partitioner that rows are independent, so that each device runs its own."""
-    from jax.experimental.custom_partitioning import custom_partitioning
+def _split(call):
+    """Each device runs the kernel on its own rows; the compiler cannot split a kernel itself."""
 
-    split = custom_partitioning(call)
-    split.def_partition(
-        lambda mesh, parts, out: (
-            mesh,
-            call,
-            out.sharding,
-            tuple(part.sharding for part in parts),
-        ),
-        sharding_rule="n q c, n k c, n k c -> n q c",
-        need_replication_factors=("q", "k", "c"),
-    )
-    return split
+    def on_mesh(*parts):
+        mesh = jax.typeof(parts[0]).sharding.mesh
+        axes = row_axes(mesh, parts[0].shape[0])
+        if mesh.empty or mesh.size == 1 or not mesh.auto_axes:
+            return call(*parts)
+        spec = jax.sharding.PartitionSpec(axes or None)
+        return jax.shard_map(call, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)(
+            *parts
+        )
+
+    return on_mesh
+
+
+def row_axes(mesh: Any, rows: int) -> tuple[str, ...]:
+    """The mesh axes over which rows are split: as many of the first ones as divide their number."""
+    axes, count = [], 1
+    for name in mesh.auto_axes:
+        count *= mesh.shape[name]
+        if rows % count:
+            break
+        axes.append(name)
+    return tuple(axes)
 
 
 def _call(heads: int, scale: float, interpret: bool, q: Merged, k: Merged, v: Merged) -> Merged:
@@ -125,7 +134,7 @@ def _call(heads: int, scale: float, interpret: bool, q: Merged, k: Merged, v: Me
             bytes_accessed=2 * n * (tokens + blocks * block) * width * q.dtype.itemsize,
             transcendentals=n * heads * tokens * blocks * block,
         ),
-        name="edit_attention",
+        name=f"edit_attention_{heads}x{head}",
         interpret=interpret,
     )(q, k, v)
 
