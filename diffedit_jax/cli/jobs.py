@@ -44,9 +44,9 @@ class Job:
 def jobs_of(options: argparse.Namespace) -> list[Job]:
     """Every job that the options ask for: pictures x prompts x seeds, or the rows of a list."""
     if options.list:
-        rows = read_rows(Path(options.list))
-        if getattr(options, "images", None) or _prompts(options) not in ([], [None]):
+        if getattr(options, "images", None) or options.prompt:
             raise UserError("--list names the pictures and prompts; give no others beside it")
+        rows = read_rows(Path(options.list))
     else:
         rows = _combinations(options)
     if options.out is None and options.command != "plan":
@@ -56,7 +56,7 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 
 
 def _combinations(options) -> list[dict[str, Any]]:
-    prompts = _prompts(options) or [None]
+    prompts = options.prompt or [None]
     seeds = options.seed or [0]
     images = _pictures(getattr(options, "images", None) or [])
     if not images:
@@ -70,10 +70,6 @@ def _combinations(options) -> list[dict[str, Any]]:
         name += [f"s{seed}"] if len(seeds) > 1 else []
         rows.append(dict(image=image, prompt=prompt, seed=seed, name="-".join(name)))
     return rows
-
-
-def _prompts(options) -> list[str]:
-    return list(options.prompt or [])
 
 
 def _pictures(given: list[str]) -> list[Path]:
@@ -144,8 +140,7 @@ def _with_targets(options, jobs: list[Job], rows: list[dict]) -> list[Job]:
     if options.out is None:
         return jobs
     out = Path(options.out)
-    one_file = len(jobs) == 1 and not rows[0].get("out") and not _is_folder(options.out)
-    if one_file:
+    if len(jobs) == 1 and not options.list and not _is_folder(options.out):
         return [_aimed(jobs[0], out)]
     if out.suffix.lower() in _ENDINGS and not out.is_dir():
         raise UserError(f"{len(jobs)} results do not fit into {out}; give --out a folder")

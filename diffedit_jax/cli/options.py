@@ -107,11 +107,20 @@ def _common(p):
                    help="JSON or CSV, one edit a row: image, out, prompt, seed, ...")  # fmt: skip
     p.add_argument("--batch", type=int, default=4, metavar="N", help="pictures at a time (4)")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], help="type to compute in")
-    p.add_argument("--prediction-type", choices=["epsilon", "v_prediction", "sample"])
+    _of_a_model(p)
     p.add_argument("--out", metavar="OUT", help="a file; a folder for several results")
     p.add_argument("--preview", type=int, nargs="?", const=0, metavar="EVERY",
                    help="write OUT.step-NNN.png every few steps")  # fmt: skip
     return _talk(p)
+
+
+def _of_a_model(p):
+    p.add_argument("--prediction-type", choices=["epsilon", "v_prediction", "sample"],
+                   help="what the network predicts, where its files do not say")  # fmt: skip
+    p.add_argument("--variant", metavar="fp16", help="which weight files of a folder")
+    p.add_argument("--config", metavar="DIR",
+                   help="a folder whose configs and tokenizer go with a single file")  # fmt: skip
+    return p
 
 
 def _methods(p):
@@ -132,8 +141,7 @@ def _convert(p):
     p.add_argument("target", metavar="DST", help="a folder, or a name ending in .safetensors")
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     p.add_argument("--no-ema", action="store_true", help="take the raw weights of a .ckpt")
-    p.add_argument("--prediction-type", choices=["epsilon", "v_prediction", "sample"])
-    return _talk(p)
+    return _talk(_of_a_model(p))
 
 
 def _train(p):

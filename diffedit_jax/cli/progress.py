@@ -59,10 +59,12 @@ class Progress:
 
     def _line(self, done: int, total: int) -> None:
         now = time.monotonic()
+        if done == 1:  # what came before was compiling
+            self._began = now
         if now - self._began < _PATIENCE or now - self._said < _EVERY or done == total:
             return
         self._said = now
-        left = (now - self._began) / done * (total - done)
+        left = (now - self._began) / (done - 1) * (total - done)
         self.note(f"{self._label}: step {done} of {total}, {left:.0f} s left")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from .. import api, images
+from .. import api, images, solvers
 from ..errors import UserError
 from . import seen
 from .batches import Batch, batches, checked_inputs, run_batch
@@ -47,12 +47,15 @@ def checked_jobs(options: argparse.Namespace) -> list[Job]:
     jobs = jobs_of(options)
     for job in jobs:
         job.method.complete({k: v for k, v in {**job.rest, **job.own}.items() if k != "size"})
+        if job.rest.get("solver") is not None:
+            solvers.named(job.rest["solver"])  # refuses an unknown one
     return jobs
 
 
 def load_model(options: argparse.Namespace) -> Any:
-    """The model that --model, --dtype and --prediction-type name."""
-    chosen = {name: getattr(options, name, None) for name in ("dtype", "prediction_type")}
+    """The model that --model and the options beside it name."""
+    names = ("dtype", "prediction_type", "variant", "config")
+    chosen = {name: getattr(options, name, None) for name in names}
     return api.load(options.model or "emoji", **{k: v for k, v in chosen.items() if v is not None})
 
 

@@ -18,11 +18,12 @@ def convert(options: argparse.Namespace) -> None:
     """Turns a checkpoint into a diffusers folder or a single file."""
     from .. import bundles
 
-    chosen = dict(dtype=options.dtype, prediction_type=options.prediction_type)
-    chosen = {name: value for name, value in chosen.items() if value is not None}
-    bundles.convert(options.source, options.target, ema=not options.no_ema, **chosen)
+    names = ("dtype", "prediction_type", "variant", "config")
+    chosen = {name: getattr(options, name) for name in names}
+    notices = bundles.convert(options.source, options.target, ema=not options.no_ema, **chosen)
     if not options.quiet:
-        print(f"diffedit: wrote {options.target}", file=sys.stderr)
+        for text in (*(f"note: {notice}" for notice in notices), f"wrote {options.target}"):
+            print(f"diffedit: {text}", file=sys.stderr)
 
 
 def bench(options: argparse.Namespace) -> int | None:

@@ -1,0 +1,110 @@
+"""The command line with a real (tiny, random) Stable Diffusion, in-process and as a program."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffedit_jax import images
+from diffedit_jax.cli import main
+
+MODEL = pathlib.Path(__file__).parents[1] / "golden" / "latent" / "12_pipelines" / "sd1"
+EDIT = ("edit", "cat.png", "--method", "sdedit", "--model", MODEL, "--steps", "4")
+PROMPT = ("--prompt", "a dog")
+
+
+@pytest.fixture
+def diffedit(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (30, 20, 3), dtype=np.uint8)).save("cat.png")
+
+    def run(*words):
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_edit_preview_and_replay(diffedit, tmp_path):
+    code, _, err = diffedit(*EDIT, *PROMPT, "--preview", "1", "--out", "dog.png")
+    assert code == 0 and "wrote dog.png" in err
+    assert images.read("dog.png").pixels.std() > 1
+    assert len(list(tmp_path.glob("dog.step-*.png"))) == 2  # 3 of 4 steps run, the last is the end
+    code, out, _ = diffedit("replay", "dog.png")
+    assert (code, out) == (0, "identical\n")
+    mistakes = {
+        ("--steps", "0"): "steps",
+        ("--steps", "1001"): "steps",
+        ("--strength", "0"): "strength",
+        ("--strength", "1.5"): "strength",
+        ("--strength", "0.1"): "strength",
+        ("--guidance", "1e38"): "NaN",
+    }
+    for words, said in mistakes.items():
+        code, out, err = diffedit(*EDIT, *PROMPT, *words, "--out", "bad.png")
+        assert (code, out) == (2, "") and err.count("\n") == 1 and said in err, err
+    assert not list(tmp_path.glob("*bad*"))
+
+
+def test_plan_counts_what_a_run_does(diffedit):
+    words = ("--model", MODEL, "--steps", "10", "--strength", "0.5", *PROMPT)
+    code, out, err = diffedit("plan", "cat.png", "--method", "sdedit", *words)
+    assert code == 0, err
+    facts = {line[:12].strip(): line[13:] for line in out.splitlines() if line}
+    assert facts["evaluations"].startswith("5 of the network, each with 2 rows")
+    assert set(facts) >= {"operations", "memory", "compiles", "device", "pictures"}
+
+
+def program(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "diffedit_jax", *map(str, words)],
+        capture_output=True, text=True, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_as_a_program(tmp_path):
+    done = program("edit", tmp_path / "no.png", *EDIT[2:], *PROMPT, "--out", tmp_path / "o.png")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "no.png" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_does_not_wait_for_jax():
+    code = (
+        "import sys\nfrom diffedit_jax.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print('jax' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False False"
+
+
+def test_an_early_end_of_the_pipe_is_no_error():
+    done = subprocess.run(
+        f"{sys.executable} -m diffedit_jax methods --json | head -c 1",
+        shell=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "[" and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_the_second_run_compiles_nothing_and_plan_knew(tmp_path):
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "cat.png")
+    words = (tmp_path / "cat.png", *EDIT[2:], *PROMPT)
+    home = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert "compiles     yes" in program("plan", *words, **home).stdout
+    first = program("edit", *words, "--out", tmp_path / "a.png", **home)
+    assert first.returncode == 0, first.stderr
+    assert "compiles     no" in program("plan", *words, "--guidance", "3", **home).stdout
+    assert program("edit", *words, "--out", tmp_path / "b.png", **home).returncode == 0
+    same = [images.read(tmp_path / name).pixels for name in ("a.png", "b.png")]
+    np.testing.assert_array_equal(*same)
+    assert "compiles     yes" in program("plan", *words, "--size", "128", **home).stdout
