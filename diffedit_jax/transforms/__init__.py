@@ -1,5 +1,7 @@
 """Edits that more than one method uses."""
 
+from .attention import AttentionEdit, WordReader, joined, word_maps
+from .attention_blend import KeepOutside, LocalBlend
 from .blend import Blend
 from .combine import Combine, guidance_weights
 from .follow import Follow

@@ -170,8 +170,12 @@ def test_auto_takes_replacement_for_equal_word_counts_and_refinement_else(read):
 
 @pytest.mark.parametrize(
     ("given", "same"),
-    [("0.8, lion=0.4", {DEFAULT: 0.8, "lion": 0.4}), ("0.2:0.6", (0.2, 0.6)), ("lion=0.1:0.3", {"lion": (0.1, 0.3)})],
-)  # fmt: skip
+    [
+        ("0.8, lion=0.4", {DEFAULT: 0.8, "lion": 0.4}),
+        ("0.2:0.6", (0.2, 0.6)),
+        ("lion=0.1:0.3", {"lion": (0.1, 0.3)}),
+    ],
+)
 def test_windows_are_written_as_text_too(read, given, same):
     p = read("a lion")
     windows = [token_windows(g, p, 50, LENGTH) for g in (given, same)]
