@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffedit_jax.core.control import Control, Site
-from diffedit_jax.models import attention_tpu
 
 Queries = Float[Array, "n q heads d"]
 Keys = Float[Array, "n k heads d"]

@@ -48,7 +48,7 @@ class Linear(nn.Module):
         kernel = self.param("kernel", torch_uniform, shape, jnp.float32)
         operand = self.compute.operand_dtype
         y = jnp.matmul(
-            x.astype(operand), kernel.astype(operand), preferred_element_type=jnp.float32
+            x.astype(operand), jnp.asarray(kernel, operand), preferred_element_type=jnp.float32
         )
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -72,7 +72,7 @@ class Conv(nn.Module):
         pad = self.padding
         pad = ((pad, pad), (pad, pad)) if isinstance(pad, int) else pad
         operand = self.compute.operand_dtype
-        y = convolve(x.astype(operand), kernel.astype(operand), self.stride, pad)
+        y = convolve(x.astype(operand), jnp.asarray(kernel, operand), self.stride, pad)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         return y.astype(self.compute.dtype)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffedit_jax.models.convolution import convolve, convolve_rows
 from diffedit_jax.models.layers import Compute, Conv, GroupNorm, LayerNorm, timestep_embedding
 from diffedit_jax.models.resnet import double
 
@@ -99,3 +100,24 @@ def test_convolution_and_its_gradients_match_torch(size, stride, padding, operan
     assert relative(to_x, nhwc(leaves[0].grad)) < 2 * bound
     kernel_grad = leaves[1].grad.numpy().transpose(2, 3, 1, 0)
     assert relative(to_kernel["params"]["kernel"], kernel_grad) < 2 * bound
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_rows_of_products_are_the_convolution(size):
+    keys = jax.random.split(jax.random.key(0))
+    x = jax.random.normal(keys[0], (2, 9, 7, 4))
+    kernel = jax.random.normal(keys[1], (size, size, 4, 6))
+    padding = ((size // 2, size // 2), (1, 2))
+    ours = convolve_rows(x, kernel, padding)
+    assert relative(ours, convolve(x, kernel, 1, padding)) < 2e-6
+
+
+def test_sixteen_bit_convolution_sums_in_float32():
+    """A long sum of equal terms would stall at 256 if it were kept in bfloat16."""
+    x = jnp.ones((1, 4, 4, 256), jnp.bfloat16)
+    for width in (8, 256):
+        kernel = jnp.ones((3, 3, width, 2), jnp.bfloat16)
+        y = convolve(x[..., :width], kernel, 1, ((0, 0), (0, 0)))
+        np.testing.assert_array_equal(y, 9.0 * width)
+        slope = jax.grad(lambda x, k=kernel: convolve(x, k, 1, ((0, 0), (0, 0))).sum())
+        assert slope(x[..., :width]).dtype == jnp.bfloat16
