@@ -1,0 +1,25 @@
+"""What every test needs: the CPU, checked shapes, and programs that are compiled once."""
+
+import os
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+from jaxtyping import install_import_hook
+
+with install_import_hook("diffedit_jax", "beartype.beartype"):
+    import diffedit_jax  # noqa: F401
+
+
+def pytest_configure(config):
+    cache = config.cache.mkdir("jax")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def highest():
+    """Matrix products in full float32, for comparison with torch."""
+    with jax.default_matmul_precision("highest"):
+        yield
