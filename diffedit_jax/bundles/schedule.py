@@ -15,7 +15,7 @@ SOLVERS = {
     "EulerAncestralDiscreteScheduler": "euler_ancestral",
     "HeunDiscreteScheduler": "heun",
     "LMSDiscreteScheduler": "lms",
-    "DPMSolverMultistepScheduler": "dpmpp",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
     "UniPCMultistepScheduler": "unipc",
 }
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -23,10 +23,10 @@ SHAPES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 # What diffusers assumes for a class when the config is silent.
 CLIPPING = ("DDIMScheduler", "DDPMScheduler")
 ENDING_AT_ONE = ("DDIMScheduler",)
-# Keys whose value changes a run in a way that our solvers do not offer through a config.
+KARRAS = ("euler", "heun", "lms", "dpmpp_2m", "unipc")  # have a variant with Karras' levels
+# Keys whose value changes a run in a way that our solvers' names do not say.
 UNUSED = {
     "thresholding": (False, None),
-    "use_karras_sigmas": (False, None),
     "use_exponential_sigmas": (False, None),
     "use_beta_sigmas": (False, None),
     "skip_prk_steps": (True, None),
@@ -71,6 +71,8 @@ def read_scheduler(config: dict, where: str) -> Scheduling:
     solver = SOLVERS.get(family)
     if solver is None:
         notices += (f"the scheduler {family!r:.60} is not known here; only its levels are used",)
+    if solver in KARRAS and config.get("use_karras_sigmas"):
+        solver += "_karras"
     return Scheduling(_schedule(config, bool(ends), where), kind, solver, bool(clips), notices)
 
 

@@ -15,9 +15,9 @@ from diffedit_jax.errors import UserError
 STEM = r"(?:diffusion_pytorch_model|pytorch_model|model)"
 KIND = r"\.(?P<kind>safetensors|bin)"
 NAMES = (
-    re.compile(rf"^{STEM}(?:\.(?P<variant>[\w-]+))?{KIND}$"),
-    re.compile(rf"^{STEM}{KIND}\.index(?:\.(?P<variant>[\w-]+))?\.json$"),
-    re.compile(rf"^{STEM}{KIND}\.(?P<variant>[\w-]+)\.index\.json$"),
+    re.compile(rf"^{STEM}(?:\.(?P<variant>\w+))?{KIND}$"),
+    re.compile(rf"^{STEM}{KIND}\.index(?:\.(?P<variant>\w+))?\.json$"),
+    re.compile(rf"^{STEM}{KIND}\.(?P<variant>\w+)\.index\.json$"),
 )
 FALLBACK = "fp16"  # the same weights in fewer bits; every other variant must be asked for
 

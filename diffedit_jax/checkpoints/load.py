@@ -15,7 +15,7 @@ Weights = dict[str, np.ndarray]
 
 LIST_LIMIT = 20  # mismatches that are spelt out; the rest is counted
 # A 1x1 convolution and a linear layer are the same map; files use both forms for these.
-EITHER_RANK = re.compile(r".*\.proj_(in|out)\.weight")
+EITHER_RANK = re.compile(r"(.*\.)?proj_(in|out)\.weight")
 
 
 def load(

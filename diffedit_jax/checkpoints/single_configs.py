@@ -60,12 +60,12 @@ def _heads(widths: list[int], context: int, fields: dict) -> int | list[int]:
         return heads if heads > 0 else _per_width(widths, fields)
     if last(fields, "unet_config.params.num_head_channels"):
         return _per_width(widths, fields)
-    return SD1_HEADS if context == SD1_CONTEXT else [width // HEAD_WIDTH for width in widths]
+    return SD1_HEADS if context == SD1_CONTEXT else _per_width(widths, {})
 
 
 def _per_width(widths: list[int], fields: dict) -> list[int]:
     channels = last(fields, "unet_config.params.num_head_channels", HEAD_WIDTH)
-    return [width // channels for width in widths]
+    return [max(width // channels, 1) for width in widths]
 
 
 def _added(weights: Weights) -> dict:
