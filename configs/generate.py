@@ -3,7 +3,7 @@
 Paper: Ho & Salimans 2022, Classifier-Free Diffusion Guidance (2207.12598).
 Hardware: any; the embedded model on two CPU cores, Stable Diffusion on one GPU or TPU core.
 Expected outcome: a picture of the prompt.
-Command: diffedit generate "a cat on a blue background" --config configs/generate.py --out cat.png
+Command: diffedit generate "a cat on a blue background" --guidance 7.5 --out cat.png
 """
 
 from ml_collections import ConfigDict
