@@ -32,6 +32,7 @@ setup(
         "test": [
             "beartype>=0.20,<1",
             "diffusers>=0.36,<0.50",
+            "jupytext>=1.16,<2",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "scipy>=1.14,<2",

@@ -1,0 +1,34 @@
+"""The notebooks: the .ipynb says what the .py says, and every cell runs."""
+
+import pathlib
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext")
+
+COLAB = pathlib.Path(__file__).parents[1] / "colab"
+SOURCES = sorted(COLAB.glob("*.py"))
+
+
+def cells(path):
+    return [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+
+
+def test_there_is_a_notebook():
+    assert SOURCES
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_the_generated_notebook_is_up_to_date(source):
+    """Mend with: jupytext --to ipynb colab/NAME.py"""
+    assert cells(source.with_suffix(".ipynb")) == cells(source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
+def test_every_cell_runs(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for kind, text in cells(source):
+        if kind == "code":
+            exec(compile(text, str(source), "exec"), names)
