@@ -13,6 +13,7 @@ from . import images as picture_files
 from . import recipe as recipes
 from .errors import UserError
 from .methods.registry import Method, find
+from .notices import listening
 
 _TEXTS = ("prompt", "negative", "source")  # parameters that are one text per picture
 _OF_A_BATCH = ("noise",)  # arrays that belong to the whole batch
@@ -101,12 +102,13 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
              for f, p, m in zip(frames, pictures, chosen["mask"], strict=True)]
         )  # fmt: skip
     pixels = np.stack([f.apply(p.pixels) for f, p in zip(frames, pictures, strict=True)])
-    edited = known.function(model, pixels.astype(np.float32) / 127.5 - 1, watch=watch, **chosen)
+    with listening() as heard:
+        edited = known.function(model, pixels.astype(np.float32) / 127.5 - 1, watch=watch, **chosen)
     out = [f.restore(e, original=original_size) for f, e in zip(frames, edited, strict=True)]
     chosen.pop("mask", None)
     inputs = {"image": pictures, "mask": masks}
     shared = {**chosen, "size": size, "original_size": original_size}
-    notices = [n for p in pictures for n in p.notices] + _told(model, chosen)
+    notices = [n for p in pictures for n in p.notices] + _told(model, chosen) + heard
     single = not batched and len(out) == 1
     return _result(known, model, out, inputs, shared, notices, single)
 

@@ -9,17 +9,20 @@ down = walk(model.denoiser, DDIM(), edit, table, up.x, other)
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..core import Result, Step, chain, reverse
+from ..core import Result, Schedule, Step, chain, reverse
 from ..errors import UserError
+from ..notices import tell
 from ..solvers.fixed_point import FixedPoint
-from .run import pictures, walk, walked_rows
-from .sdedit import partial_table
+from .run import Draws, encode, pictures, walk, walked_rows
+from .sdedit import partial_table, posterior_noise
 
 LABELS = ("target", "source")
 
@@ -34,11 +37,18 @@ def answers(move):
     return move.prediction.eps
 
 
+class Scheduled(NamedTuple):
+    """Stands for a bundle where only its noise levels matter."""
+
+    schedule: Schedule
+
+
 def editing_table(model, *, steps: int, count: int, strength=1.0, spacing: str | None = None,
                   clean: str | None = None) -> Step:  # fmt: skip
     """The DDIM table that a picture is encoded along and sampled along, noisiest level first.
 
     Args:
+      model: a bundle, or `Scheduled` for other noise levels than its own.
       steps: rows of the full grid.
       count: number of pictures.
       strength: share of the rows that are walked, in (0, 1], or one per picture: both directions
@@ -100,8 +110,8 @@ def invert(model, z0, cond, *, table: Step, label: str = "target", edit=None, re
         )
     rule = FixedPoint(iterations=jnp.int32(refine)) if refine else solvers.DDIM()
     edit = chain() if edit is None else edit
-    return walk(model.denoiser, rule, edit, upward(table, label), z0, cond, record=record,
-                watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
+    up = upward(table, label)
+    return descend(model, edit, up, z0, cond, rule=rule, record=record, watch=watch)
 
 
 def passed(recorded, z0):
@@ -119,6 +129,22 @@ def passed(recorded, z0):
 def mirrored(recorded):
     """[b, N, ...] what inversion recorded on the segment of each row of the sampling table."""
     return jax.tree.map(lambda a: a[:, ::-1], recorded)
+
+
+def descend(model, edit, table: Step, x, cond, *, rule=None, record=None, watch=None) -> Result:
+    """Walks a table, noisy to clean unless it is an `upward` one; DDIM unless a rule is given."""
+    return walk(model.denoiser, rule or solvers.DDIM(), edit, table, x, cond, record=record,
+                watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
+
+
+def latents_of(model, images, posterior: str, draws: Draws):
+    """[b, h, w, c] the latents of the pictures, drawn or their mean."""
+    return encode(model, images, posterior_noise(model, images, posterior, draws))
+
+
+def posterior_draws(noise):
+    """An array given as noise is the draw of the latent: methods of two runs draw no other."""
+    return noise if noise is None or isinstance(noise, Mapping) else {"posterior": noise}
 
 
 def part(watch, before: int, total: int):
@@ -167,6 +193,12 @@ def reports(model, images, z0, z, shown=None) -> list[Report]:
     latent = np.sqrt(np.mean(np.square(np.asarray(z - z0, np.float64)), (1, 2, 3)))
     pairs = zip(latent, _psnr(shown, source), _psnr(pictures(model, z0), source), strict=True)
     return [Report(*map(float, values)) for values in pairs]
+
+
+def tell_reports(found: list[Report]) -> None:
+    """Puts reports into the result's notices, numbered where there are several pictures."""
+    for number, report in enumerate(found, 1):
+        tell(f"picture {number}: {report}" if len(found) > 1 else str(report))
 
 
 def _psnr(shown, source):
