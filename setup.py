@@ -11,7 +11,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["diffedit_jax", "diffedit_jax.*"]),
-    package_data={"diffedit_jax": ["assets/**/*", "scenes/sprites/*"]},
+    package_data={"diffedit_jax": ["assets/**/*", "scenes/sprites/**/*"]},
     install_requires=[
         "jax>=0.7,<0.12",
         "flax>=0.11,<0.14",

@@ -68,12 +68,13 @@ def get_config() -> ConfigDict:
             scheduler=SCHEDULER,
             vae="runs/vae/vae.safetensors",
             seed=3,
-            pool=40_000,  # scenes encoded before training
-            batch=64,
-            steps=4500,
+            pool=12_000,  # scenes encoded before training
+            batch=32,
+            steps=4000,
             rate=1e-3,
             warmup=200,
-            average=0.999,
+            settle=0.4,
+            average=0.998,
             drop=0.1,
             save_every=250,
             log_every=25,

@@ -30,13 +30,28 @@ def get_config() -> ConfigDict:
         dict(
             network=NETWORK,
             seed=1,
-            batch=16,
-            crop=32,
-            steps=3900,  # encoder and decoder on crops
-            rate=1e-3,
             kl=1e-5,
-            noise_after=150,  # steps before the latent is sampled, or it collapses
             logvar_bias=-5.0,
+            crops=dict(
+                folder="both",
+                seed=1,
+                batch=16,
+                crop=32,
+                steps=3300,
+                rate=1e-3,
+                warmup=100,
+                noise_after=150,  # steps before the latent is sampled, or it collapses
+            ),
+            whole=dict(
+                folder="whole",
+                seed=4,
+                batch=4,
+                crop=64,
+                steps=1000,
+                rate=7e-4,
+                warmup=50,
+                noise_after=0,
+            ),
             decoder_steps=0,  # then the decoder alone on whole pictures
             decoder_batch=8,
             decoder_rate=6e-4,

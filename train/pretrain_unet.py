@@ -57,7 +57,7 @@ def main():
     tokenize = data.load_tokenizer(out / "tokenizer")
     empty = tokenize([""])[0]
     unet, text = networks(config, int(empty.max()) + 1)
-    optimiser = state.adamw(config.rate, config.steps, warmup=config.warmup)
+    optimiser = state.adamw(config.rate, config.steps, warmup=config.warmup, settle=config.settle)
     params = initial(unet, text, config.seed, len(empty))
     schedule = Schedule()  # Stable Diffusion's, as the scheduler config says
     loss = objectives.text_to_image_loss(

@@ -26,14 +26,17 @@ def initial(vae, config):
     return {**params, "quant_conv": {"kernel": kernel, "bias": bias}}
 
 
-def train_both(vae, config, out):
-    """Encoder and decoder on random crops."""
-    optimiser = state.adamw(config.rate, config.steps)
-    start = state.create_state(initial(vae, config), optimiser, config.seed)
-    loss = autoencoder.whole_loss(vae, kl=config.kl, noise_after=config.noise_after)
+def train_both(vae, params, stage, config, out):
+    """Encoder and decoder together: on crops (cheap), then on whole pictures.
+
+    Group norms see other statistics in a crop than in a whole picture, so the second is needed.
+    """
+    optimiser = state.adamw(stage.rate, stage.steps, warmup=stage.warmup)
+    start = state.create_state(params, optimiser, config.seed)
+    loss = autoencoder.whole_loss(vae, kl=config.kl, noise_after=stage.noise_after)
     final = loop.fit(
-        start, state.make_step(loss, optimiser), data.crops(config.seed, config.batch, config.crop),
-        steps=config.steps, folder=out / "both",
+        start, state.make_step(loss, optimiser), data.crops(stage.seed, stage.batch, stage.crop),
+        steps=stage.steps, folder=out / stage.folder,
         save_every=config.save_every, log_every=config.log_every,
     )  # fmt: skip
     return jax.device_get(final.average)
@@ -64,7 +67,9 @@ def main():
     """Both halves, the fold, then the decoder; vae.safetensors is written after each part."""
     config, out = arguments(__doc__)
     vae = AutoencoderKL.from_config(config.network.to_dict(), dtype=jnp.bfloat16)
-    params = fold(vae, train_both(vae, config, out), config.seed + 2)
+    params = train_both(vae, initial(vae, config), config.crops, config, out)
+    params = train_both(vae, params, config.whole, config, out)
+    params = fold(vae, params, config.seed + 2)
     weights.save(params, out / "vae.safetensors")
     if config.decoder_steps:
         weights.save(train_decoder(vae, params, config, out), out / "vae.safetensors")

@@ -88,10 +88,10 @@ def _draw_thing(rng, where, background, objects, taken=()):
 
 
 def _draw(rng, objects, layout):
-    layout = layout or rng.choice(world.LAYOUTS, p=(0.68, 0.06, 0.06, 0.2))
+    layout = layout or rng.choice(world.LAYOUTS, p=(0.76, 0.04, 0.04, 0.16))
     background = str(rng.choice(tuple(world.BACKGROUNDS)))
     pattern = str(rng.choice(world.PATTERNS, p=(0.5, 0.25, 0.25)))
-    style = str(rng.choice(world.STYLES, p=(0.55, 0.15, 0.15, 0.15)))
+    style = str(rng.choice(world.STYLES, p=(0.64, 0.12, 0.12, 0.12)))
     style = style if layout == "centre" else "none"
     things = []
     for where in ("left", "right") if layout == "pair" else (layout,):

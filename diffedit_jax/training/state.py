@@ -57,9 +57,26 @@ def make_step(
 
 
 def adamw(
-    rate: float, steps: int, *, warmup: int = 100, decay: float = 0.01, clip: float = 1.0
+    rate: float,
+    steps: int,
+    *,
+    warmup: int = 100,
+    settle: float = 1.0,
+    decay: float = 0.01,
+    clip: float = 1.0,
 ) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, cosine decay to 2 % of the rate and clipping by global norm."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, rate, warmup, steps, 0.02 * rate)
+    """AdamW with clipping by global norm and a rate that rises, holds and falls.
+
+    Linear warm-up, then constant, then a cosine to 2 % of the rate over the last share `settle` of
+    the steps; settle = 1 falls from the end of the warm-up. A long run can be cut short by resuming
+    it with fewer `steps`, as long as its fall has not begun.
+    """
+    fall = min(int(settle * steps), max(steps - warmup, 1))
+    pieces = [
+        optax.linear_schedule(0.0, rate, warmup),
+        optax.constant_schedule(rate),
+        optax.cosine_decay_schedule(rate, fall, 0.02),
+    ]
+    schedule = optax.join_schedules(pieces, [warmup, max(steps - fall, warmup)])
     weights = optax.adamw(schedule, b2=0.99, weight_decay=decay)
     return optax.chain(optax.clip_by_global_norm(clip), weights)
