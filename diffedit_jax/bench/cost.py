@@ -91,16 +91,16 @@ def _item(program: Program, here: Computation, i: Instruction, count: float) -> 
         count=count,
         flops=flops,
         mxu_flops=padded,
-        hbm=sum(part for _, part in moved),
-        hbm_tiled=sum(part * b.tiled_bytes / max(b.bytes, 1) for b, part in moved),
+        hbm=float(sum(part for _, part in moved)),
+        hbm_tiled=float(sum(part * b.tiled_bytes / max(b.bytes, 1) for b, part in moved)),
         collective=_given(here, i) if collective else 0.0,
     )
 
 
 def _given(here: Computation, i: Instruction) -> float:
     operands = sum(b.bytes for b in operand_buffers(here, i))
-    results = 0.0 if i.op.endswith("-start") else sum(b.bytes for b in i.buffers)
-    return max(operands, results)
+    results = 0 if i.op.endswith("-start") else sum(b.bytes for b in i.buffers)
+    return float(max(operands, results))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def total(parts: Iterable[Item], chip: Chip) -> Total:
     """Adds up `items(...)` for one chip."""
     parts = list(parts)
     sums = {
-        key: sum(part.count * getattr(part, key) for part in parts)
+        key: float(sum(part.count * getattr(part, key) for part in parts))
         for key in ("flops", "mxu_flops", "hbm", "hbm_tiled")
     }
     collectives: dict[str, float] = {}
@@ -148,7 +148,7 @@ def total(parts: Iterable[Item], chip: Chip) -> Total:
         if kind:
             collectives[kind] = collectives.get(kind, 0.0) + part.count * part.collective
     roofline = max(sums["flops"] / chip.flops, sums["hbm"] / chip.bandwidth)
-    operations = sum(part.count * seconds(part, chip) for part in parts)
+    operations = float(sum(part.count * seconds(part, chip) for part in parts))
     return Total(**sums, collectives=collectives, roofline=roofline, operations=operations)
 
 

@@ -15,7 +15,11 @@ BYTES = {
     **dict.fromkeys(("s16", "u16", "bf16", "f16"), 2),
     **dict.fromkeys(("s32", "u32", "f32"), 4),
     **dict.fromkeys(("s64", "u64", "f64", "c64"), 8),
-    **{"c128": 16, "s4": 0.5, "u4": 0.5, "token": 0, "opaque": 0},
+    "c128": 16,
+    "s4": 0.5,
+    "u4": 0.5,
+    "token": 0,
+    "opaque": 0,
 }
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
@@ -34,12 +38,12 @@ class Buffer:
     tiled_size: int  # elements, with every tile of the layout filled up
 
     @property
-    def bytes(self) -> float:
+    def bytes(self) -> int | float:
         """Size without padding."""
         return math.prod(self.dims) * BYTES.get(self.element, 4)
 
     @property
-    def tiled_bytes(self) -> float:
+    def tiled_bytes(self) -> int | float:
         """Size as laid out in memory."""
         return self.tiled_size * BYTES.get(self.element, 4)
 

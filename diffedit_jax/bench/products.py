@@ -20,7 +20,7 @@ def products(program: Program, here: Computation, i: Instruction) -> tuple[float
     if i.op == "fusion":
         inner = program[i.names("calls")]
         parts = [products(program, inner, each) for each in inner]
-        return sum(part[0] for part in parts), sum(part[1] for part in parts)
+        return tuple(float(sum(column)) for column in zip((0, 0), *parts, strict=True))
     if i.op == "convolution":
         return _convolution(here, i)
     if i.op == "dot":
@@ -28,7 +28,7 @@ def products(program: Program, here: Computation, i: Instruction) -> tuple[float
     return _kernel(here, i) if i.op == "custom-call" else (0.0, 0.0)
 
 
-def _padded(width: float) -> float:
+def _padded(width: int) -> int:
     return math.ceil(width / MXU) * MXU
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .hlo import Buffer, Computation, Instruction, Program
 
-Traffic = list[tuple[Buffer, float]]
+Traffic = list[tuple[Buffer, int | float]]
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -48,7 +48,7 @@ def _reads(program: Program, here: Computation, i: Instruction) -> Traffic:
     return found
 
 
-def _read_of(program: Program, here: Computation, i: Instruction) -> tuple[float, bool]:
+def _read_of(program: Program, here: Computation, i: Instruction) -> tuple[int | float, bool]:
     """(bytes of the value read inside `here`, whether the value itself is returned)."""
     size, escapes = 0.0, i.root
     for user, position in here.users[i.name]:
