@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 
+from .. import __version__
 from ..errors import UserError
 
 _EXAMPLES = """\
@@ -43,7 +44,7 @@ def _parsers():
     parser = _Parser(
         prog="diffedit", description="Edit pictures with diffusion models.", epilog=_EXAMPLES
     )
-    parser.add_argument("--version", action="version", version=_Version())
+    parser.add_argument("--version", action="version", version=f"diffedit {__version__}")
     add = parser.add_subparsers(dest="command", metavar="COMMAND", required=True).add_parser
     commands = {
         "edit": _edit(add("edit", help="edit pictures")),
@@ -56,15 +57,6 @@ def _parsers():
         "bench": _bench(add("bench", help="measure quality or speed", add_help=False)),
     }
     return parser, commands
-
-
-class _Version(str):
-    """The version, read only when it is printed."""
-
-    def __mod__(self, _):
-        from .. import __version__
-
-        return f"diffedit {__version__}"
 
 
 def _edit(p):

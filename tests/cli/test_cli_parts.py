@@ -1,4 +1,4 @@
-"""The small parts: values, cost, cache folder, progress, memory of programs, methods, bench, train."""
+"""The small parts: cost, cache folder, progress, memory of programs, methods, bench, train."""
 
 import io
 import json
