@@ -187,3 +187,48 @@ def judge_accuracy(params: Any, count: int) -> dict:
     scenes = scenes_for("measure", count, held_out=None)
     right = attributes(params, render_batch(scenes), scenes)
     return {name: rate(values) for name, values in right.items()}
+
+
+def report(model: Any, params: Any, *, count: int = 256, edits: int = 64, **options) -> dict:
+    """Everything that has a bar, and more. options (guidance, steps) go to text to image only.
+
+    Edits run with their methods' own defaults; inversion is measured without guidance, as it is
+    meant to reconstruct.
+    """
+    return {
+        "options": options,
+        "judge": judge_accuracy(params, max(count, 512)),
+        "vae_psnr": autoencoder(model, count),
+        "text_to_image": drawing(model, params, count, **options),
+        "held_out_pairs": held_out(model, params, max(count // 2, 64), **options),
+        "sdedit_object": editing(model, params, "object", "sdedit", edits),
+        "sdedit_background": editing(model, params, "background", "sdedit", edits),
+        "inversion": inversion(model, edits, guidance=1.0),
+    }
+
+
+def against_bars(found: dict) -> dict[str, dict]:
+    """Each bar with what was measured and whether it is met: {"bar", "value", "met"}."""
+    drawn, inverted = found["text_to_image"], found["inversion"]["below_vae"]
+    values = {
+        "judge": min(found["judge"].values(), key=lambda each: each["value"]),
+        **{name: drawn[name] for name in ("object", "background", "pattern", "style")},
+        "held_out_object": found["held_out_pairs"]["object"],
+        "vae_psnr": found["vae_psnr"],
+        "swap_object": found["sdedit_object"]["object"],
+        "change_background": found["sdedit_background"]["background"],
+        "inversion_below_vae": inverted,
+    }
+    rows = {}
+    for name, bar in BARS.items():
+        value = values[name]["value"]
+        met = value <= bar if name == "inversion_below_vae" else value >= bar
+        rows[name] = {"bar": bar, **values[name], "met": bool(met)}
+    return rows
+
+
+def sheet(model: Any, count: int = 48, columns: int = 12, **options) -> np.ndarray:
+    """A contact sheet of drawn pictures, uint8 [rows * 64, columns * 64, 3]."""
+    pictures = draw(model, scenes_for("measure", count), "measure", **options)
+    rows = [np.concatenate(list(pictures[k : k + columns]), 1) for k in range(0, count, columns)]
+    return np.concatenate(rows, 0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from diffedit_jax.scenes import world
 
-BLOCK = 3  # pixels per block of the pixel art style
+BLOCK = 4  # pixels per block of the pixel art style: one latent cell
 
 
 def _open(name: str, style: str) -> np.ndarray:
