@@ -17,6 +17,7 @@ from .values import checked_prompt, checked_seed, parameter, parameters_of
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 TEXTS = ("prompt", "source", "negative")
 FILES = ("mask", "example")
+MIN_SIDE, MAX_SIDE = 8, 16_384  # pixels
 _KNOBS = ("steps", "guidance", "strength", "solver")
 
 
@@ -125,8 +126,8 @@ def _size(method: Method, text: Any) -> dict[str, int]:
     if text is None:
         return {}
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text))
-    if not found or not all(8 <= int(n) <= 16_384 for n in found.groups() if n):
-        raise UserError(f"--size {text} should be a number of pixels from 8 to 16384")
+    if not found or not all(MIN_SIDE <= int(n) <= MAX_SIDE for n in found.groups() if n):
+        raise UserError(f"--size {text} should be a number of pixels, {MIN_SIDE} to {MAX_SIDE}")
     width, height = int(found[1]), found[2] and int(found[2])
     if method.start == "noise":
         return {"width": width, "height": height or width}

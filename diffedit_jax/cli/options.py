@@ -54,7 +54,7 @@ def _parsers():
         "plan": _plan(add("plan", help="what an edit will cost, without running it")),
         "convert": _convert(add("convert", help="turn a checkpoint into another layout")),
         "train": _train(add("train", help="train a model")),
-        "bench": _bench(add("bench", help="measure quality or speed", add_help=False)),
+        "bench": _bench(add("bench", help="measure quality or speed")),
     }
     return parser, commands
 
@@ -125,6 +125,7 @@ def _replay(p):
     p.add_argument("picture", metavar="PICTURE", help="a picture that diffedit wrote")
     p.add_argument("--out", metavar="OUT", help="default: NAME.replay.png beside it")
     p.add_argument("--model", metavar="M", help="where the model is now, if it has moved")
+    p.add_argument("--config", metavar="DIR", help="as it was given for a single file")
     return _talk(p)
 
 

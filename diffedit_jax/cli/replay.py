@@ -11,11 +11,12 @@ import numpy as np
 from .. import api, images, recipe
 from ..errors import UserError
 from ..methods.registry import find
+from .jobs import FILES, MAX_SIDE, MIN_SIDE, TEXTS
 from .progress import Progress
 from .timing import Timing
 from .values import checked_prompt, checked_seed, parameter
 
-_TEXTS = ("prompt", "source", "negative")
+_LOADING = {"dtype", "param_dtype", "variant", "prediction_type", "ema"}
 
 
 def replay(options: argparse.Namespace) -> None:
@@ -30,12 +31,10 @@ def replay(options: argparse.Namespace) -> None:
     with Timing() as timing, Progress(options.quiet) as progress:
         progress.stage("loading the model")
         with timing.part("load"):
-            model = _model(said["model"], options.model)
+            model = _model(said["model"], options)
         progress.stage(method.name)
         with timing.part("run"):
-            result = _run(
-                method, model, arguments, lambda done, total, _: progress.step(done, total)
-            )
+            result = _run(method, model, arguments, progress)
         for text in (*_surroundings(said, result.recipe), *images.write(out, *_only(result))):
             progress.note(f"note: {text}")
         progress.note(f"wrote {out} in {timing}")
@@ -56,14 +55,19 @@ def difference(before: np.ndarray, after: np.ndarray) -> str:
 def _arguments(method, said: dict, folder: Path) -> dict[str, Any]:
     """The recipe's parameters, each checked against the method: a recipe may come from anywhere."""
     given = dict(said["parameters"])
-    sizes = {name: given.pop(name, None) for name in ("size", "original_size")}
-    if not isinstance(sizes["size"], int | None) or not isinstance(
-        sizes["original_size"], bool | None
-    ):
+    size, original = given.pop("size", None), given.pop("original_size", None)
+    sides = [n for n in (size, given.get("height"), given.get("width")) if n is not None]
+    if not isinstance(original, bool | None) or not all(map(_is_side, sides)):
         raise UserError("the recipe's size is damaged")
+    inputs = said["inputs"]
+    if not set(inputs) <= {"image", *FILES} or not all(
+        isinstance(v, dict) for v in inputs.values()
+    ):
+        raise UserError("the recipe's inputs are damaged, or of several pictures")
     if given.pop("noise", None) is not None:
         raise UserError("the recipe was made with a noise array, which no file holds")
     checked = {name: _value(method, name, value) for name, value in given.items()}
+    sizes = {"size": size, "original_size": original}
     found = {k: v for k, v in {**checked, **sizes}.items() if v is not None}
     return {**found, **recipe.inputs_of(said, folder)}
 
@@ -73,34 +77,37 @@ def _value(method, name: str, value: Any) -> Any:
         return None
     if name == "seed":
         return checked_seed(value)
-    if name in _TEXTS:
-        texts = value if isinstance(value, list) else [value]
-        return [checked_prompt(name, text) for text in texts]
+    if name in TEXTS:
+        return [
+            checked_prompt(name, value[0] if isinstance(value, list) and len(value) == 1 else value)
+        ]
     return parameter(method, name, value)
 
 
-def _model(said: dict, moved: str | None) -> Any:
-    options = said.get("options") or {}
-    if not isinstance(options, dict) or not set(options) <= {
-        "dtype",
-        "variant",
-        "prediction_type",
-        "ema",
-    }:
+def _is_side(value: Any) -> bool:
+    return isinstance(value, int) and MIN_SIDE <= value <= MAX_SIDE
+
+
+def _model(said: dict, options: argparse.Namespace) -> Any:
+    """The recipe's model, at its old place or where --model says; refuses another one."""
+    chosen = said.get("options") or {}
+    if not isinstance(chosen, dict) or not set(chosen) <= _LOADING:
         raise UserError("the recipe's options of the model are damaged")
-    model = api.load(moved or said["source"], **options)
+    source = options.model or said["source"]
+    model = api.load(source, **chosen, **({"config": options.config} if options.config else {}))
     if said.get("digest") not in (None, model.origin.get("digest")):
-        raise UserError(
-            f"the model {moved or said['source']} has changed since the recipe was written"
-        )
+        raise UserError(f"the model {source} has changed since the recipe was written")
     return model
 
 
-def _run(method, model, arguments: dict, watch) -> api.Result:
+def _run(method, model, arguments: dict, progress: Progress) -> api.Result:
+    def watch(done: int, total: int, _) -> None:
+        progress.step(done, total)
+
     if method.start == "noise":
         return api.generate(model, watch=watch, **arguments)
     image = arguments.pop("image", None)
-    if image is None:
+    if not image:
         raise UserError("the recipe names no picture")
     return api.edit(model, image, method.name, watch=watch, **arguments)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -39,7 +40,7 @@ def parameter(method: Method, key: str, value: Any) -> Any:
     for kind in kinds:
         try:
             return parse(kind, value)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             continue
     wanted = " or ".join(_NAMES.get(kind, kind) for kind in kinds)
     raise UserError(f"{key} should be {wanted}, not {value!r:.80}")
@@ -88,7 +89,7 @@ def _from_text(kind: str, text: str) -> Any:
         if text.lower() != "none":
             raise ValueError
         return None
-    return _PARSERS[kind](text)
+    return _PARSERS.get(kind, json.loads)(text)  # dicts and lists are written as JSON
 
 
 def _checked(kind: str, value: Any) -> Any:
@@ -99,6 +100,8 @@ def _checked(kind: str, value: Any) -> Any:
         return None
     if kind == "list[str]" and isinstance(value, list):
         return [_checked("str", one) for one in value]
+    if kind not in (*_TYPES, "None", "list[str]") and isinstance(value, dict | list):
+        return value  # the method knows what it wants inside
     if not isinstance(value, _TYPES.get(kind, ())) or (isinstance(value, bool) and kind != "bool"):
         raise TypeError(kind)
     return _finite(value) if kind == "float" else value

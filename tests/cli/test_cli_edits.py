@@ -172,8 +172,12 @@ def test_replay_refuses_what_has_changed_or_is_hostile(pictures, diffedit, refus
         (("model", "digest"), "other", "model"),
         (("model", "options"), {"config": "/"}, "options"),
         (("inputs", "image"), {"path": "/etc/passwd", "sha256": "0"}, "changed"),
-        (("inputs", "image"), [], "picture"),
-        (("inputs", "watch"), {"path": "cat.png", "sha256": "0"}, "watch"),
+        (("inputs", "image"), [], "inputs"),
+        (("inputs", "image"), [said["inputs"]["image"]] * 2, "inputs"),
+        (("inputs", "watch"), said["inputs"]["image"], "inputs"),
+        (("inputs",), {}, "picture"),
+        (("parameters", "size"), 10**9, "size"),
+        (("parameters", "prompt"), ["a", "b"], "prompt"),
     ]:
         hostile = json.loads(json.dumps(said))
         place = hostile

@@ -55,7 +55,7 @@ def test_edit_preview_and_replay(diffedit, tmp_path):
 
 
 def test_plan_counts_what_a_run_does(diffedit):
-    words = ("--model", MODEL, "--steps", "10", "--strength", "0.5", *PROMPT)
+    words = ("--model", MODEL, "--steps", "10", "--strength", "0.5", "--solver", "ddim", *PROMPT)
     code, out, err = diffedit("plan", "cat.png", "--method", "sdedit", *words)
     assert code == 0, err
     facts = {line[:12].strip(): line[13:] for line in out.splitlines() if line}
