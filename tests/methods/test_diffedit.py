@@ -1,0 +1,272 @@
+"""DiffEdit against diffusers' pipeline and the restated paper, and its laws."""
+
+import numpy as np
+import pytest
+
+import diffedit_jax as de
+from diffedit_jax.core import chain
+from diffedit_jax.methods.cells import blurred, dilated, in_cells, in_pixels
+from diffedit_jax.methods.diffedit import (
+    contrast,
+    diffedit_mask,
+    encoded,
+    kept,
+    mask_level,
+    mask_of,
+    usable,
+)
+from diffedit_jax.methods.generate import guidance_edit
+from diffedit_jax.methods.inversion import descend, editing_table
+from diffedit_jax.methods.run import Draws, encode, guided
+from tests.golden_models import GOLDEN, golden_bundle, nhwc
+
+MASKS = {  # name: (pictures, noises, strength, clip ratio, guidance, steps)
+    "m0": (1, 4, 0.5, 3.0, 7.5, 10),
+    "m1": (1, 10, 0.5, 2.2, 3.0, 10),
+    "m2": (2, 3, 0.5, 2.0, 7.5, 10),
+    "m3": (1, 5, 0.8, 2.0, 5.0, 50),
+}
+INVERSIONS = {"i0": ("", 1.0, 1), "i1": ("source", 7.5, 1), "i2": ("source", 1.0, 2)}
+EDITS = {"e0": ("i0", 7.5), "e1": ("i0", 7.5), "e2": ("i0", 7.5), "e3": ("i1", 5.0),
+         "e4": ("i2", 4.0)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def case():
+    return dict(np.load(GOLDEN / "05_diffedit" / "diffedit.npz"))
+
+
+@pytest.fixture(scope="module")
+def model(case):
+    told = {name: case[f"emb_{name}"] for name in ("source", "target", "negative")}
+    return golden_bundle("unet_sd1", told | {"": case["emb_negative"]})
+
+
+def latents(case, count):
+    return np.asarray(nhwc(case[f"latents{count}"]))
+
+
+def measured(case, model, name):
+    """D as we measure it; noise by noise but for m0, so that few programs are compiled."""
+    count, maps, strength, _, _, steps = MASKS[name]
+    noise = nhwc(case[f"{name}_noise"])
+    noise = noise.reshape(count, maps, *noise.shape[1:])
+    level = mask_level(model, steps, strength, None)
+
+    def found(z0, noise):
+        draws = Draws(len(z0), 0, 0, {"steps": noise})
+        return contrast(model, z0, ["target"] * len(z0), ["source"] * len(z0), level=level,
+                        maps=noise.shape[1], draws=draws)  # fmt: skip
+
+    if name == "m0":
+        return found(latents(case, 1), noise)
+    each = [
+        np.mean([found(z0[None], draw[None, None]) for draw in own], axis=0)[0]
+        for z0, own in zip(latents(case, count), noise, strict=True)
+    ]
+    return np.stack(each)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_the_official_ones(name, case, model, highest):
+    ratio, guidance = MASKS[name][3:5]
+    found = measured(case, model, name)
+    np.testing.assert_allclose(found, case[f"{name}_D_unguided"], atol=1e-5, rtol=0)
+    # the pipeline guides with the roles of text and negative exchanged: |1 - w| times as much
+    np.testing.assert_allclose(
+        found * abs(1 - guidance), case[f"{name}_D_official"], atol=1e-5 * guidance, rtol=0
+    )
+    np.testing.assert_array_equal(mask_of(found, ratio, 0.5, "diffusers"), case[f"{name}_mask"])
+    np.testing.assert_array_equal(mask_of(found, ratio, 0.5), case[f"{name}_mask_minmax"])
+    for one, official in zip(found, case[f"{name}_mask_per_image_mean"], strict=True):
+        np.testing.assert_array_equal(mask_of(one[None], ratio, 0.5, "diffusers")[0], official)
+
+
+def grid_of(model, count, strength=0.8):
+    return editing_table(model, steps=10, count=count, strength=strength)
+
+
+@pytest.fixture(scope="module")
+def inverted(case, model):
+    import jax
+
+    with jax.default_matmul_precision("highest"):
+        return {
+            name: encoded(model, latents(case, count), prompt, guidance, grid_of(model, count))
+            for name, (prompt, guidance, count) in INVERSIONS.items()
+        }
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_encoding_is_the_official_one(name, case, inverted):
+    recorded = np.asarray(inverted[name].recorded)[:, :8]  # clean first, two rows idle
+    np.testing.assert_allclose(recorded[:, ::-1], nhwc(case[f"{name}_latents"]), atol=5e-4, rtol=0)
+
+
+def decoded(case, model, up, name, guidance, z0, compat):
+    mask = case[f"{name}_mask"].astype(np.float32)
+    count = len(mask)
+    edit = chain(guidance_edit(guidance, 0.0, count), kept(mask, up.recorded, z0, compat))
+    cond = guided(model, ["target"] * count, ["negative"] * count)
+    return descend(model, edit, grid_of(model, count), up.x, cond, record=lambda move: move.x_next)
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_decoding_is_the_official_one(name, case, model, inverted, highest):
+    source, guidance = EDITS[name]
+    up = inverted[source]
+    down = decoded(case, model, up, name, guidance, latents(case, len(up.x)), "diffusers")
+    ours = np.asarray(down.recorded)[:, 2:].swapaxes(0, 1)
+    np.testing.assert_allclose(ours, nhwc(case[f"{name}_traj"]), atol=1e-3, rtol=0)
+    if name == "e1":  # an empty mask returns the last encoded latent
+        np.testing.assert_array_equal(down.x, up.recorded[:, 0])
+
+
+def test_the_paper_is_followed_by_default(case, model, highest):
+    z0 = latents(case, 1)
+    up = encoded(model, z0, "", 1.0, grid_of(model, 1))
+    path = np.concatenate([z0[:, None], np.asarray(up.recorded)[:, :8]], axis=1)[0]
+    np.testing.assert_allclose(path, nhwc(case["paper_encoded"])[:, 0], atol=5e-4, rtol=0)
+    mask = case["paper_mask"].astype(np.float32)
+    edit = chain(guidance_edit(7.5, 0.0, 1), kept(mask, up.recorded, z0))
+    cond = guided(model, ["target"], ["negative"])
+    down = descend(model, edit, grid_of(model, 1), up.x, cond, record=lambda move: move.x_next)
+    ours = np.asarray(down.recorded)[0, 2:]
+    np.testing.assert_allclose(ours, nhwc(case["paper_decoded"])[:, 0], atol=1e-3, rtol=0)
+    outside = mask[0] == 0
+    assert outside.any() and not outside.all()
+    np.testing.assert_array_equal(np.asarray(down.x)[0][outside], z0[0][outside])
+
+
+@pytest.mark.parametrize("compat", ["", "diffusers"])
+def test_the_ends_of_the_mask(compat, case, model, inverted):
+    """Empty: the source (or its last encoded latent) to the bit; full: plain decoding."""
+    z0, up = latents(case, 1), inverted["i0"]
+    cond = guided(model, ["target"], ["negative"])
+    guide = guidance_edit(7.5, 0.0, 1)
+    plain = descend(model, guide, grid_of(model, 1), up.x, cond).x
+    ends = []
+    for value in (0.0, 1.0):
+        cells = np.full(z0.shape[:3], value, np.float32)
+        edit = chain(guide, kept(cells, up.recorded, z0, compat))
+        ends.append(descend(model, edit, grid_of(model, 1), up.x, cond).x)
+    np.testing.assert_array_equal(ends[0], up.recorded[:, 0] if compat else z0)
+    np.testing.assert_allclose(ends[1], plain, atol=1e-5)
+
+
+def test_from_pixels_to_pixels_it_is_the_official_pipeline(case, model, highest):
+    """Encoding a picture, then decoding it inside a given mask, strength 0.5."""
+    image = case["chain_image_u8"].astype(np.float32)[None] / 127.5 - 1
+    mask = in_pixels(case["e0_mask"], model.factor)
+    noise = {"posterior": nhwc(case["chain_posterior_noise"])}
+    shown = de.methods.diffedit(
+        model, image, prompt=["target"], negative=["negative"], mask=mask, strength=0.5, steps=10,
+        guidance=5.0, posterior="sample", compat="diffusers", noise=noise)  # fmt: skip
+    official = case["chain_image_out"] * 255
+    assert np.abs(shown.astype(float) - official).max() <= 0.5 + 255e-3
+
+
+def test_statistics_are_each_pictures_own():
+    """In a batch with a picture of twice the contrast, ours stays and diffusers' moves."""
+    found = np.random.default_rng(0).gamma(2.0, size=(1, 16, 16)).astype(np.float32)
+    both = np.concatenate([found, 3 * found])
+    np.testing.assert_array_equal(mask_of(both, 3.0, 0.5)[:1], mask_of(found, 3.0, 0.5))
+    assert (mask_of(both, 3.0, 0.5, "diffusers")[:1] != mask_of(found, 3.0, 0.5, "diffusers")).any()
+
+
+def test_a_lower_threshold_finds_more():
+    found = np.random.default_rng(1).gamma(2.0, size=(2, 16, 16)).astype(np.float32)
+    small, large = mask_of(found, 3.0, 0.75), mask_of(found, 3.0, 0.25)
+    assert (large >= small).all() and large.sum() > small.sum()
+    np.testing.assert_array_equal(mask_of(found, 3.0, [0.75, 0.25])[1], large[1])
+
+
+def test_dilation_and_blur():
+    dot = np.zeros((1, 9, 9), np.float32)
+    dot[0, 4, 4] = 1
+    assert dilated(dot, 0).sum() == 1 and dilated(dot, 1).sum() == 5 and dilated(dot, 2).sum() == 13
+    soft = blurred(dot, 1.0)[0]
+    np.testing.assert_allclose(soft.sum(), 1, atol=1e-3)
+    np.testing.assert_allclose(soft, soft.T)
+    assert soft.argmax() == dot.argmax()
+    np.testing.assert_array_equal(blurred(np.ones((1, 5, 5), np.float32), 2.0).round(6), 1)
+
+
+def test_cells_and_pixels():
+    cells = np.random.default_rng(2).integers(0, 2, (2, 3, 5)).astype(np.float32)
+    np.testing.assert_array_equal(in_cells(in_pixels(cells, 8), 8), cells)
+
+
+def test_masks_that_mean_nothing_are_refused():
+    with pytest.raises(de.UserError, match="lower the threshold or give a mask"):
+        usable(np.zeros((1, 4, 4), np.float32), True)
+    both = np.stack([np.eye(4), np.ones((4, 4))]).astype(np.float32)
+    with pytest.raises(de.UserError, match="picture 2 covers the whole"), pytest.warns():
+        usable(both, False)
+
+
+def test_equal_prompts_find_no_mask(tiny, picture):
+    with pytest.raises(de.UserError, match="prompt and source say the same"):
+        de.edit(tiny, picture, "diffedit", prompt="a cat", source="a cat", steps=4, size=32)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (dict(compat="official"), "compat must be"),
+        (dict(maps=0), "maps must be"),
+        (dict(mask_strength=0.0), "mask_strength must be"),
+        (dict(dilate=-1), "dilate must not"),
+        (dict(noise=np.zeros((1, 2, 3, 3, 4))), "noise has shape"),
+        (dict(mask=np.zeros((32, 32))), "mask is empty: nothing would change"),
+        (dict(mask=np.ones((32, 32))), "covers the whole picture"),
+    ],
+)
+def test_mistakes_are_answered_in_one_line(wrong, named, tiny, picture):
+    given = dict(prompt="a cat", source="a dog", steps=4, size=32)
+    with pytest.raises(de.UserError, match=named) as told:
+        de.edit(tiny, picture, "diffedit", **(given | wrong))
+    assert "\n" not in str(told.value)
+
+
+def test_the_mask_can_be_seen_and_given_to_other_methods(tiny, picture):
+    image = picture[None].astype(np.float32) / 127.5 - 1
+    given = dict(steps=4, maps=3, seed=5)
+    with pytest.warns(UserWarning, match="covers"):
+        mask = diffedit_mask(tiny, image, prompt=["a cat"], source=["a dog"], **given)
+    assert mask.shape == (1, 32, 32) and set(np.unique(mask)) == {0.0, 1.0}
+    edit = dict(prompt="a cat", steps=4, size=32)
+    found = de.edit(tiny, picture, "diffedit", source="a dog", **edit, maps=3, seed=5)
+    shown = de.edit(tiny, picture, "diffedit", **edit, mask=mask[0])
+    np.testing.assert_array_equal(found.image, shown.image)
+    assert any("covers" in notice for notice in found.notices)
+    painted = de.edit(tiny, picture, "inpaint", **edit, mask=mask[0], band=0).image
+    np.testing.assert_array_equal(painted[mask[0] == 0], picture[mask[0] == 0])
+
+
+def test_pasting_keeps_every_pixel_outside(tiny, picture):
+    half = np.zeros((32, 32), np.float32)
+    half[:, 16:] = 1
+    shown = de.edit(tiny, picture, "diffedit", prompt="a cat", steps=4, size=32, mask=half,
+                    paste=True).image  # fmt: skip
+    np.testing.assert_array_equal(shown[:, :16], picture[:, :16])
+    assert (shown[:, 16:] != picture[:, 16:]).any()
+
+
+def test_the_background_is_the_autoencoders_own(tiny, picture, monkeypatch):
+    """In latents, to the bit, whatever guidance and strength are."""
+    import sys
+
+    module = sys.modules["diffedit_jax.methods.diffedit"]
+    monkeypatch.setattr(module, "pictures", lambda model, x: np.asarray(x))
+    image = picture[None].astype(np.float32) / 127.5 - 1
+    half = np.zeros((1, 32, 32), np.float32)
+    half[:, :, 16:] = 1
+    z0 = np.asarray(encode(tiny, image))
+    for strength, guidance in ((0.5, 2.0), (1.0, 9.0)):
+        with pytest.warns(UserWarning, match="covers 50 %"):
+            z = de.methods.diffedit(tiny, image, prompt=["a cat"], mask=half, steps=4,
+                                    strength=strength, guidance=guidance)  # fmt: skip
+        left = z.shape[2] // 2
+        np.testing.assert_array_equal(z[:, :, :left], z0[:, :, :left])
+        assert (z[:, :, left:] != z0[:, :, left:]).all()
