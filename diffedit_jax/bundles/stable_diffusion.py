@@ -1,5 +1,6 @@
 """Stable Diffusion as one pytree: networks, tokenizers and schedule, and what methods ask of it."""
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +22,13 @@ class Coder(struct.PyTreeNode):
     module: Any = struct.field(pytree_node=False)
 
     def __call__(self, *args, method: str | None = None):
-        return self.module.apply({"params": self.params}, *args, method=method)
+        """One of the network's methods, as one compiled program per shape."""
+        return _applied(self, args, method)
+
+
+@functools.partial(jax.jit, static_argnames="method")
+def _applied(coder: Coder, args: tuple, method: str | None):
+    return coder.module.apply({"params": coder.params}, *args, method=method)
 
 
 class StableDiffusion(struct.PyTreeNode):
@@ -176,9 +183,8 @@ class StableDiffusion(struct.PyTreeNode):
         return image.reshape(*latent.shape[:-3], *image.shape[1:])
 
 
-@jax.jit
 def _encode_text(model: StableDiffusion, ids) -> tuple[Any, Any]:
-    """(context [n, tokens, d], pooled [n, p] or None); one program for all prompts."""
+    """(context [n, tokens, d], pooled [n, p] or None)."""
     if len(model.texts) == 1:
         return model.texts[0](ids)[0], None
     said = [encoder(ids[:, i])[1] for i, encoder in enumerate(model.texts)]
