@@ -69,7 +69,8 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
 
     Args:
       model: a bundle, or anything `load` takes.
-      image: path, PIL image, uint8 [h, w, 3], or a batch: a list of those, or [b, h, w, 3].
+      image: path, PIL image, uint8 [h, w, 3], or a batch: a list of those, or [b, h, w, 3]; None
+        for methods that can draw the picture themselves (prompt_to_prompt).
       method: a name of `methods()`.
       mask: for methods that take one: path, PIL image or [h, w], 1 where the picture may change;
         one for all pictures, or one per picture.
@@ -87,6 +88,8 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
     known.check_model(model)
     if known.start == "noise":
         raise UserError(f"{method} draws pictures from noise; use generate")
+    if image is None:
+        return _drawn(known, model, parameters, every, watch, mask=mask, size=size)
     pictures, batched = picture_files.read_all(image)
     masks = _listed(mask, one_rank=2)
     if masks:
@@ -127,11 +130,21 @@ def generate(model, prompt, *, every: bool = False, watch=None, **parameters) ->
     known = find("generate")
     model = load(model) if isinstance(model, str) else model
     known.check_model(model)
-    parameters = _with_defaults(known, model, {"prompt": prompt, **parameters})
-    single = isinstance(prompt, str) and np.ndim(parameters["seed"]) == 0
+    return _drawn(known, model, {"prompt": prompt, **parameters}, every, watch)
+
+
+def _drawn(known: Method, model, parameters: dict, every: bool, watch, **unusable) -> Result:
+    """Runs a method without a picture, one result per prompt."""
+    if known.start == "picture":
+        raise UserError(f"{known.name} needs a picture")
+    for name in (name for name, value in unusable.items() if value is not None):
+        raise UserError(f"{name} belongs to a picture; {known.name} was given none")
+    parameters = _with_defaults(known, model, parameters)
+    single = isinstance(parameters["prompt"], str) and np.ndim(parameters["seed"]) == 0
     _, chosen = _paired(known, parameters, 1, every)
-    out = list(known.function(model, None, watch=watch, **chosen))
-    return _result(known, model, out, {}, chosen, _told(model, chosen), single)
+    with listening() as heard:
+        out = list(known.function(model, None, watch=watch, **chosen))
+    return _result(known, model, out, {}, chosen, _told(model, chosen) + heard, single)
 
 
 def _with_defaults(known: Method, model, given: dict) -> dict:

@@ -37,7 +37,7 @@ class Method:
       name: the registry name.
       function: (model, images, *, ...) -> uint8 [b, h, w, 3].
       paper: title, year and arXiv number.
-      start: "picture" or "noise": whether it needs a picture to begin with.
+      start: what it begins with: "picture", "noise", or "either".
       channels: input channels of the networks it works with.
       evaluations: parameters -> (network calls, rows in one call) for one picture.
     """

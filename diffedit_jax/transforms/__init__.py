@@ -1,6 +1,6 @@
 """Edits that more than one method uses."""
 
-from .attention import AttentionEdit, WordReader, joined, word_maps
+from .attention import AttentionEdit, ReadWords, WordReader, joined, word_maps
 from .attention_blend import KeepOutside, LocalBlend
 from .blend import Blend
 from .combine import Combine, guidance_weights

@@ -14,6 +14,7 @@ from flax import struct
 from jaxtyping import Array, Float
 
 from ..core import Control, Controls, Site, Transform
+from ..errors import UserError
 
 Rows = Float[Array, "rows heads q k"]
 
@@ -104,6 +105,34 @@ class WordReader(Control):
         exact = jax.lax.Precision.HIGHEST
         maps = jnp.einsum("rhqk,rwk->rwq", text_branch(probs), self.select, precision=exact)
         return probs, WordMaps(maps.reshape(*maps.shape[:2], site.height, site.width), self.tag)
+
+
+class ReadWords(Transform):
+    """Changes nothing and sums where some words look, over the run: its memory [rows, words, h, w].
+
+    Read at the cross attention layers of size `grid`, over heads, layers and steps.
+    """
+
+    select: Any  # [rows, words, tokens] weights of the tokens
+    grid: tuple = struct.field(pytree_node=False)  # (height, width) of the layers that are read
+    tag: str = struct.field(pytree_node=False, default="read_words")
+
+    def init(self, x):
+        return jnp.zeros((*self.select.shape[:2], *self.grid), jnp.float32)
+
+    def denoise(self, inner, state):
+        def ask(x, step, cond, control=None):
+            reader = WordReader(select=self.select, grids=(self.grid,), tag=self.tag)
+            return inner(x, step, cond, reader if control is None else joined(control, reader))
+
+        return ask
+
+    def settle(self, move, totals):
+        maps = word_maps(move.prediction.taps, self.tag)
+        if not maps:
+            height, width = self.grid
+            raise UserError(f"the network has no cross attention of {height} x {width} cells")
+        return move.x_next, totals + sum(maps)
 
 
 def joined(rule: Control, control: Control | None) -> Control:

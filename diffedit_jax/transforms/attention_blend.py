@@ -11,8 +11,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from ..core import Transform
-from ..errors import UserError
-from .attention import WordReader, joined, word_maps
+from .attention import ReadWords
 
 _POOL = 3  # side of the maximum filter on the maps of the words that may change
 
@@ -35,29 +34,25 @@ class LocalBlend(Transform):
     grid: tuple = struct.field(pytree_node=False)  # (height, width) of the layers that are read
     tag: str = struct.field(pytree_node=False, default="local_blend")
 
+    @property
+    def _read(self) -> ReadWords:
+        return ReadWords(select=self.select, grid=self.grid, tag=self.tag)
+
     def init(self, x):
-        return jnp.zeros((*self.select.shape[:2], *self.grid), jnp.float32)
+        return self._read.init(x)
 
     def denoise(self, inner, state):
-        def ask(x, step, cond, control=None):
-            reader = WordReader(select=self.select, grids=(self.grid,), tag=self.tag)
-            return inner(x, step, cond, reader if control is None else joined(control, reader))
-
-        return ask
+        return self._read.denoise(inner, state)
 
     def settle(self, move, totals):
-        maps = word_maps(move.prediction.taps, self.tag)
-        if not maps:
-            height, width = self.grid
-            raise UserError(f"the network has no cross attention of {height} x {width} cells")
-        totals = totals + sum(maps)
+        x_next, totals = self._read.settle(move, totals)
         walked = move.step.index if move.step.walked is None else move.step.walked
         waiting = walked + 1 <= self.start
 
         def local(x):
             return only_inside(self.region(totals, x.shape[-3:-1]) | waiting, x)
 
-        return jax.tree.map(local, move.x_next), totals
+        return jax.tree.map(local, x_next), totals
 
     def region(
         self, totals: Float[Array, "rows 2 gh gw"], size: tuple[int, int]
