@@ -107,9 +107,9 @@ def _run(method, model, arguments: dict, progress: Progress) -> api.Result:
     if method.start == "noise":
         return api.generate(model, watch=watch, **arguments)
     image = arguments.pop("image", None)
-    if not image:
+    if not image and method.start == "picture":
         raise UserError("the recipe names no picture")
-    return api.edit(model, image, method.name, watch=watch, **arguments)
+    return api.edit(model, image or None, method.name, watch=watch, **arguments)
 
 
 def _surroundings(before: dict, now: dict) -> list[str]:
