@@ -15,7 +15,8 @@ Bias = Float[Array, "#n #heads #q k"] | None
 
 # Below this many scores per head and row the plain form is faster than a loop over tiles.
 PLAIN_SCORES = 256 * 256
-TILE = 256
+TILE_SCORES = 1 << 20  # scores of one tile: 4 MB, what a core's cache holds
+TILE_QUERIES = (128, 1024)
 
 
 def attention(
@@ -91,13 +92,13 @@ def plain(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any)
 
 
 def tiled(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any) -> Queries:
-    """One tile of queries of one head at a time; memory O(TILE * keys), also under grad.
+    """One tile of queries of one head at a time; O(TILE_SCORES) memory, also under grad.
 
     Scores are in units of log 2 (scale * log2(e) folded into q), so the softmax uses exp2; each
     tile is recomputed in the backward pass.
     """
     n, tokens, heads, width = q.shape
-    tile = min(TILE, tokens)
+    tile = min(tile_of(k.shape[1]), tokens)
     count = -(-tokens // tile)
     q = (q.astype(jnp.float32) * (scale * math.log2(math.e))).astype(operands)
     q = jnp.pad(q, ((0, 0), (0, count * tile - tokens), (0, 0), (0, 0)))
@@ -110,6 +111,12 @@ def tiled(q: Queries, k: Keys, v: Keys, scale: float, bias: Bias, operands: Any)
     )
     out = jax.lax.map(_one_head, rows).reshape(n, heads, count * tile, width)
     return out[:, :, :tokens].transpose(0, 2, 1, 3)
+
+
+def tile_of(keys: int) -> int:
+    """Queries in a tile: as many as TILE_SCORES allows for this number of keys."""
+    low, high = TILE_QUERIES
+    return max(low, min(high, TILE_SCORES // keys))
 
 
 def _one_head(row):

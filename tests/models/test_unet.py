@@ -57,10 +57,9 @@ VARIANTS = {
 @pytest.mark.parametrize("name", ["sd1", "ip2p", "inpaint"])
 def test_recorded_outputs(name, forward_golden):
     unet, params = golden_model(UNet, f"unet_{name}")
-    run = jax.jit(lambda *inputs: unet.apply(params, *inputs)[0])
     for tag in (name, f"{name}_odd"):
-        x, t, text = (forward_golden[f"{tag}_{part}"] for part in ("x", "t", "ctx"))
-        out = run(nhwc(x), t, text)
+        x, t, text = (jnp.asarray(forward_golden[f"{tag}_{part}"]) for part in ("x", "t", "ctx"))
+        out, _ = unet.apply(params, nhwc(x), t, text)
         assert out.dtype == jnp.float32
         assert relative(out, nhwc(forward_golden[f"{tag}_out_f64"])) < 2e-5
 
@@ -113,6 +112,7 @@ def test_live_parity(variant, size):
         more = tensors(torch, added)
         theirs = model(*tensors(torch, (x, t, text)), added_cond_kwargs=more).sample
     unet = UNet.from_config(dict(model.config))
+    added = None if added is None else jax.tree.map(jnp.asarray, added)
     ours, _ = unet.apply(torch_params(model), nhwc(x), t, jnp.asarray(text), added=added)
     assert relative(ours, nhwc(theirs)) < 2e-5
 
@@ -130,7 +130,7 @@ def test_gradients_match_torch(remat):
     def loss(params, x, text):
         return jnp.square(unet.apply(params, x, t, text)[0]).mean()
 
-    run = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+    run = jax.grad(loss, argnums=(0, 1, 2))  # not jitted: compiling would take far longer
     to_params, to_x, to_text = run(torch_params(model), nhwc(x), jnp.asarray(text))
     assert relative(to_x, nhwc(leaves[0].grad)) < 1e-4
     assert relative(to_text, leaves[1].grad.numpy()) < 1e-4
@@ -158,7 +158,7 @@ def small():
     unet = UNet(**TINY)
     x = jax.random.normal(jax.random.key(1), (2, 16, 16, 4))
     text = jax.random.normal(jax.random.key(2), (2, 7, 12))
-    params = jax.jit(unet.init)(jax.random.key(0), x, 5, text)
+    params = unet.init(jax.random.key(0), x, 5, text)
     return unet, params, x, text, unet.apply(params, x, 5, text)
 
 
@@ -194,13 +194,12 @@ class Watch(Control):
 def test_an_identity_rule_changes_nothing_and_reads_come_back(small, kind, remat):
     unet, params, x, text, (out, _) = small
     unet = unet.clone(remat=remat)
-    run = jax.jit(lambda rule: unet.apply(params, x, 5, text, control=rule))
-    same, more = run(Watch(kind=kind))
+    same, more = unet.apply(params, x, 5, text, control=Watch(kind=kind))
     np.testing.assert_allclose(same, out, atol=2e-6)
     assert len(more["taps"]) == 5  # two levels down and up with one and two, and the mid block
     keys = {7} if kind == "cross" else {256, 64, 16}
     assert {read.shape[-1] for read in more["taps"].values()} == keys
-    changed, _ = run(Watch(gain=0.5, kind=kind))
+    changed, _ = unet.apply(params, x, 5, text, control=Watch(gain=0.5, kind=kind))
     assert float(jnp.abs(changed - out).max()) > 1e-4
 
 
@@ -245,7 +244,7 @@ def test_bfloat16_stays_finite_and_close(small, numbers):
         got = low.apply(params, x, 5, text)[0]
         return jnp.square(got).mean(), got
 
-    gradient, got = jax.jit(jax.grad(loss, has_aux=True))(params)
+    gradient, got = jax.grad(loss, has_aux=True)(params)
     assert got.dtype == jnp.float32 and relative(got, out) < 0.1
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradient))
 
