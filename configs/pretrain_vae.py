@@ -52,9 +52,9 @@ def get_config() -> ConfigDict:
                 warmup=50,
                 noise_after=0,
             ),
-            decoder_steps=0,  # then the decoder alone on whole pictures
-            decoder_batch=8,
-            decoder_rate=6e-4,
+            decoder_steps=600,  # then the decoder alone on whole pictures
+            decoder_batch=4,
+            decoder_rate=5e-4,
             save_every=300,
             log_every=50,
         )

@@ -63,13 +63,21 @@ def fold(vae, params, seed, count=512):
     return autoencoder.fold_statistics(params, latents.mean((0, 1, 2)), latents.std((0, 1, 2)))
 
 
+def latent_space(vae, config, out):
+    """The parameters that fix what a latent is: made once, so that a later UNet stays valid."""
+    path = out / "folded.safetensors"
+    if not path.exists():
+        params = train_both(vae, initial(vae, config), config.crops, config, out)
+        params = train_both(vae, params, config.whole, config, out)
+        weights.save(fold(vae, params, config.seed + 2), path)
+    return weights.load(path)
+
+
 def main():
     """Both halves, the fold, then the decoder; vae.safetensors is written after each part."""
     config, out = arguments(__doc__)
     vae = AutoencoderKL.from_config(config.network.to_dict(), dtype=jnp.bfloat16)
-    params = train_both(vae, initial(vae, config), config.crops, config, out)
-    params = train_both(vae, params, config.whole, config, out)
-    params = fold(vae, params, config.seed + 2)
+    params = latent_space(vae, config, out)
     weights.save(params, out / "vae.safetensors")
     if config.decoder_steps:
         weights.save(train_decoder(vae, params, config, out), out / "vae.safetensors")
