@@ -17,6 +17,7 @@ class Solver(struct.PyTreeNode):
     """
 
     draws = False  # whether a step draws noise, so that its row needs a key
+    float64 = False  # whether the latent must be kept in float64, whatever the network computes in
 
     def evaluations(self, count: int) -> int:
         """How often the network is asked while `count` rows are walked."""

@@ -190,7 +190,8 @@ def reports(model, images, z0, z, shown=None) -> list[Report]:
     """
     source = np.clip(np.asarray(images) / 2 + 0.5, 0, 1) * 255
     shown = pictures(model, z) if shown is None else shown
-    latent = np.sqrt(np.mean(np.square(np.asarray(z - z0, np.float64)), (1, 2, 3)))
+    error = np.asarray(z, np.float64) - np.asarray(z0, np.float64)
+    latent = np.sqrt(np.mean(np.square(error), (1, 2, 3)))
     pairs = zip(latent, _psnr(shown, source), _psnr(pictures(model, z0), source), strict=True)
     return [Report(*map(float, values)) for values in pairs]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -62,13 +63,17 @@ class Draws:
 def walk(denoiser, solver, edit, steps, x, cond, *, record=None, watch=None, preview=None):
     """`sample_batch`, or, where somebody watches, the same one step at a time.
 
+    A solver that asks for float64 gets it, whatever jax's own default; its latents stay float64.
     Raises NotFiniteError naming the first step whose latent was NaN or infinite.
     """
-    if watch is None:
-        result = sample_batch(denoiser, solver, edit, steps, x, cond, record=record)
-    else:
-        results = stream(denoiser, solver, edit, steps, x, cond, record=record)
-        result = _watched(results, steps, watch, preview)
+    with jax.enable_x64(True) if solver.float64 else contextlib.nullcontext():
+        if solver.float64:
+            x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a), jnp.float64), x)
+        if watch is None:
+            result = sample_batch(denoiser, solver, edit, steps, x, cond, record=record)
+        else:
+            results = stream(denoiser, solver, edit, steps, x, cond, record=record)
+            result = _watched(results, steps, watch, preview)
     return checked(result, steps)
 
 
@@ -123,7 +128,8 @@ def encode(model, images, noise=None):
 
 def pictures(model, latents) -> np.ndarray:
     """Scaled latents -> uint8 [b, h, w, 3]; refuses a decoder that produced NaN."""
-    images, finite = _decode(model, latents)
+    with jax.enable_x64(False):  # a preview of a float64 run asks from inside it
+        images, finite = _decode(model, jnp.asarray(np.asarray(latents), jnp.float32))
     if not bool(finite):
         raise NotFiniteError("the decoder produced NaN or infinity; try float32")
     return np.asarray(images)
