@@ -7,8 +7,13 @@ name has been imported.
 import sys
 import types
 
+from .ddim_inversion import ddim_inversion
+from .diffedit import diffedit
+from .direct_inversion import direct_inversion
+from .edict import edict
 from .generate import generate
 from .inpaint import inpaint
+from .prompt_to_prompt import prompt_to_prompt
 from .registry import Method, Parameter, find, methods
 from .sdedit import sdedit
 
