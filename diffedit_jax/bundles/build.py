@@ -1,5 +1,6 @@
 """From a model's parts (weights and configs) to networks with parameters, strictly checked."""
 
+import functools
 import hashlib
 import json
 import zlib
@@ -25,6 +26,7 @@ LIMITS = {
     "num_hidden_layers": 200,
     "transformer_layers_per_block": 64,
 }
+LISTS = ("block_out_channels", "down_block_types")  # of these, only the length is limited
 SAMPLES = 2**16  # bytes looked at, at either end of each tensor, to tell two models apart
 
 
@@ -66,36 +68,37 @@ def make_module(name: str, config: Mapping, weights: Weights, where: str, **opti
 
 def expected_params(name: str, module: Any, where: str) -> Mapping:
     """Shapes of a module's parameters, as `jax.eval_shape` finds them; no memory is used."""
-    key = jax.random.key(0)
+    return _building(where, lambda: _traced(name, module))
 
-    def init():
-        return module.init(key, *_example(module))["params"]
 
-    if name == "unet":
+@functools.lru_cache(maxsize=16)
+def _traced(name: str, module: Any) -> Mapping:
+    args, named = _unet_example(module) if name == "unet" else (_example(module), {})
 
-        def init():
-            x, t, context, added = _unet_example(module)
-            return module.init(key, x, t, context, added=added)["params"]
+    def init(args, named):
+        return module.init(jax.random.key(0), *args, **named)["params"]
 
-    return _building(where, lambda: jax.eval_shape(init))
+    return jax.eval_shape(init, args, named)
 
 
 def _example(module: Any) -> tuple:
-    """Inputs of the smallest size that touches every parameter."""
+    """Inputs of the smallest size that touches every parameter, as shapes."""
     if isinstance(module, AutoencoderKL):
-        return (jnp.zeros((1, 2 * module.factor, 2 * module.factor, module.in_channels)),)
-    return (jnp.zeros((1, module.max_position_embeddings), jnp.int32),)
+        return (_shaped(1, 2 * module.factor, 2 * module.factor, module.in_channels),)
+    return (jax.ShapeDtypeStruct((1, module.max_position_embeddings), jnp.int32),)
 
 
-def _unet_example(unet: UNet) -> tuple:
+def _unet_example(unet: UNet) -> tuple[tuple, dict]:
     size = 2 ** len(unet.block_out_channels)
-    x = jnp.zeros((1, size, size, unet.in_channels))
-    context = jnp.zeros((1, 2, unet.context_width))
+    args = (_shaped(1, size, size, unet.in_channels), _shaped(), _shaped(1, 2, unet.context_width))
     if unet.addition_embed_type is None:
-        return x, 0, context, None
+        return args, {}
     pooled = unet.projection_class_embeddings_input_dim - 6 * unet.addition_time_embed_dim
-    added = {"text_embeds": jnp.zeros((1, pooled)), "time_ids": jnp.zeros((1, 6))}
-    return x, 0, context, added
+    return args, {"added": {"text_embeds": _shaped(1, pooled), "time_ids": _shaped(1, 6)}}
+
+
+def _shaped(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def _check_limits(config: Mapping, where: str) -> None:
@@ -105,9 +108,6 @@ def _check_limits(config: Mapping, where: str) -> None:
         numbers = [len(values), *(n for n in values if key not in LISTS and isinstance(n, int))]
         if max(numbers) > limit:
             raise UserError(f"{where}: the config's {key} = {str(value)[:60]} is absurd")
-
-
-LISTS = ("block_out_channels", "down_block_types")
 
 
 def _building(where: str, make: Callable[[], Any]) -> Any:

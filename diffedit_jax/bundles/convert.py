@@ -98,7 +98,11 @@ def _write(parts: Parts, dst: Path, dtype, shard_bytes, tokenizers: tuple = ()) 
         return
     texts = [config for name, config in sorted(parts.configs.items()) if "text" in name]
     tokenizers = tokenizers or tuple(
-        Tokenizer(folder, length=text["max_position_embeddings"], vocabulary=text["vocab_size"])
+        Tokenizer(
+            folder,
+            length=text.get("max_position_embeddings", 77),
+            vocabulary=text.get("vocab_size", 49408),
+        )
         for folder, text in zip(parts.tokenizers, texts, strict=False)
     )
     if len(tokenizers) != len(texts):

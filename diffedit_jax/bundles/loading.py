@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffedit_jax.bundles.build import build, digest
 from diffedit_jax.bundles.hub import fetch, fetch_tokenizer
@@ -35,6 +37,7 @@ def load(
     ema: bool = True,
     config: str | Path | None = None,
     local_files_only: bool = False,
+    place: Callable[[np.ndarray], Any] = jnp.asarray,
     **options: Any,
 ) -> StableDiffusion:
     """Loads a model.
@@ -50,6 +53,7 @@ def load(
       ema: take the averaged copy of the UNet from a single file that has one.
       config: a diffusers folder whose configs and tokenizer go with a single file.
       local_files_only: never ask the network, use what the hub's cache holds.
+      place: puts one host array on its device or mesh.
       options: further fields of the UNet module (attention, operands, remat).
 
     Raises: UserError, one line that says what is wrong with the source.
@@ -69,7 +73,8 @@ def load(
     chosen = {"variant": variant, "prediction_type": prediction_type, "ema": ema}
     used = {k: v for k, v in chosen.items() if v not in (None, True)}
     origin = {"source": str(source), "digest": digest(parts), "options": used}
-    return assemble(parts, origin, dtype=dtype, param_dtype=param_dtype, **options)
+    types = {"dtype": dtype, "param_dtype": param_dtype, "place": place}
+    return assemble(parts, origin, **types, **options)
 
 
 def read_parts(
@@ -128,11 +133,12 @@ def assemble(
     *,
     dtype: Any = None,
     param_dtype: Any = "float32",
+    place: Callable[[np.ndarray], Any] = jnp.asarray,
     **options: Any,
 ) -> StableDiffusion:
     """Builds the bundle of a model's parts; every component is checked strictly."""
     dtype = _dtype(dtype) if dtype is not None else default_dtype()
-    types = {"dtype": dtype, "param_dtype": _dtype(param_dtype)}
+    types = {"dtype": dtype, "param_dtype": _dtype(param_dtype), "place": place}
     names = [name for name in ("text_encoder", "text_encoder_2") if name in parts.weights]
     _refuse_missing(parts, names)
     said = read_scheduler(parts.configs["scheduler"], f"the scheduler of {parts.where}")

@@ -49,7 +49,7 @@ def test_to_a_file_and_back(tmp_path):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_other_dtypes_and_shards(dtype, tmp_path):
     convert(PIPELINES / "sd1", tmp_path / "out", dtype=dtype, shard_bytes=20_000)
-    assert len(list((tmp_path / "out" / "unet").glob("*-of-*.safetensors"))) > 2
+    assert len(list((tmp_path / "out" / "unet").glob("*-of-*.safetensors"))) > 1
     parts = read_model_folder(tmp_path / "out")
     kinds = {str(v.dtype) for weights in parts.weights.values() for v in weights.values()}
     assert kinds == {dtype}
@@ -94,7 +94,8 @@ def test_nothing_is_written_of_a_bad_model(tmp_path):
     with pytest.raises(UserError, match="86 tensors"):
         convert(PIPELINES / "legacy_zipless.ckpt", tmp_path / "out", config=PIPELINES / "sd1")
     with pytest.raises(UserError, match="no tokenizer"):
-        convert(PIPELINES / "sd1_single.ckpt", tmp_path / "out", local_files_only=True)
+        bare = PIPELINES / "sd1_sharded"  # configs, and no tokenizer
+        convert(PIPELINES / "sd1_single.ckpt", tmp_path / "out", config=bare)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -61,7 +61,6 @@ def test_repositories_that_are_no_model():
 def cache(tmp_path, monkeypatch):
     """A hub cache as huggingface_hub lays it out, and no network."""
     hub = tmp_path / "hub"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
 
     def offline(*_, **__):
         raise OSError("no route to host")

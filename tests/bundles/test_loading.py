@@ -148,6 +148,7 @@ def test_components_of_different_models(model):
     ("attention_head_dim", 0),
     ("attention_head_dim", {"a": 1}),
     ("in_channels", 1.5),
+    ("in_channels", 10**12),
     ("down_block_types", ["os.system", "DownBlock2D"]),
     ("down_block_types", 7),
     ("act_fn", "exec"),
