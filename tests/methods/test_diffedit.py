@@ -270,3 +270,48 @@ def test_the_background_is_the_autoencoders_own(tiny, picture, monkeypatch):
         left = z.shape[2] // 2
         np.testing.assert_array_equal(z[:, :, :left], z0[:, :, :left])
         assert (z[:, :, left:] != z0[:, :, left:]).all()
+
+
+def test_a_whole_edit_beside_the_live_pipeline(case, model, highest):
+    """Mask, encoding and decoding of another strength, guidance and noise than the stored runs."""
+    torch = pytest.importorskip("torch")
+    diffusers = pytest.importorskip("diffusers")
+    torch.set_num_threads(1)
+    folder = GOLDEN / "models"
+    scheduler = diffusers.DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    pipe = diffusers.StableDiffusionDiffEditPipeline(
+        vae=diffusers.AutoencoderKL.from_pretrained(folder / "vae"), text_encoder=None,
+        tokenizer=None, unet=diffusers.UNet2DConditionModel.from_pretrained(folder / "unet_sd1"),
+        scheduler=scheduler, safety_checker=None, feature_extractor=None,
+        inverse_scheduler=diffusers.DDIMInverseScheduler.from_config(scheduler.config),
+        requires_safety_checker=False)  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    text = {name: torch.tensor(case[f"emb_{name}"]) for name in ("source", "target", "negative")}
+    z0 = torch.tensor(case["latents1"]) * 0.7
+    noise = torch.randn((4, *z0.shape[1:]), generator=torch.Generator().manual_seed(1))
+    null = dict(source_negative_prompt_embeds=text["negative"],
+                target_negative_prompt_embeds=text["negative"])  # fmt: skip
+    mask = pipe.generate_mask(
+        z0, source_prompt_embeds=text["source"], target_prompt_embeds=text["target"], **null,
+        num_maps_per_mask=4, mask_thresholding_ratio=2.2, num_inference_steps=10,
+        generator=torch.Generator().manual_seed(1))  # fmt: skip
+    shared = dict(inpaint_strength=0.6, num_inference_steps=10, output_type="latent")
+    inverted = pipe.invert(prompt_embeds=text["negative"], image=z0, guidance_scale=1.0, **shared)
+    edited = pipe(prompt_embeds=text["target"], negative_prompt_embeds=text["negative"],
+                  mask_image=torch.tensor(mask).float(), image_latents=inverted.latents,
+                  guidance_scale=4.0, **shared).images  # fmt: skip
+
+    z0, count = nhwc(z0.numpy()), 1
+    level = mask_level(model, 10, 0.5, None)
+    draws = Draws(count, 0, 0, {"steps": nhwc(noise.numpy())[None]})
+    found = contrast(model, z0, ["target"], ["source"], level=level, maps=4, draws=draws)
+    cells = mask_of(found, 2.2, 0.5, "diffusers")
+    np.testing.assert_array_equal(cells, mask)
+    grid = grid_of(model, count, 0.6)
+    up = encoded(model, z0, "negative", 1.0, grid)
+    edit = chain(guidance_edit(4.0, 0.0, count), kept(cells, up.recorded, z0, "diffusers"))
+    cond = guided(model, ["target"], ["negative"])
+    down = descend(model, edit, grid, up.x, cond, record=lambda move: move.x_next)
+    np.testing.assert_allclose(down.x, nhwc(edited.numpy()), atol=1e-3, rtol=0)
