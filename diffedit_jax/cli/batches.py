@@ -65,11 +65,11 @@ def run_batch(model: Any, batch: Batch, *, original_size: bool, watch) -> api.Re
     jobs = [*batch.jobs, *[batch.jobs[-1]] * (batch.length - len(batch.jobs))]
     own = {name: [job.own[name] for job in jobs] for name in jobs[0].own}
     arguments = {**own, **jobs[0].rest, "seed": [job.seed for job in jobs], "watch": watch}
-    if jobs[0].image is None:
+    method = jobs[0].method
+    if method.start == "noise":
         return api.generate(model, **arguments)
-    paths = [job.image for job in jobs]
-    method = jobs[0].method.name
-    return api.edit(model, paths, method, original_size=original_size, **arguments)
+    paths = None if jobs[0].image is None else [job.image for job in jobs]
+    return api.edit(model, paths, method.name, original_size=original_size, **arguments)
 
 
 def _split(group: list[Job], canvas, most: int) -> Iterator[Batch]:

@@ -27,7 +27,7 @@ class Job:
 
     Attributes:
       method: how.
-      image: the picture to edit; None for `generate`.
+      image: the picture to edit; None where the method draws it.
       out: the file to write.
       seed: of its noise.
       own: texts and files of this job alone (`TEXTS`, `FILES`).
@@ -61,7 +61,7 @@ def _combinations(options) -> list[dict[str, Any]]:
     seeds = options.seed or [0]
     images = _pictures(getattr(options, "images", None) or [])
     if not images:
-        if _method_name(options, {}) != "generate":
+        if find(_method_name(options, {})).start == "picture":
             raise UserError("which picture? give a file, a folder or --list")
         images = [None]
     rows = []
@@ -112,7 +112,7 @@ def _job(options, row: dict) -> Job:
         parameter(method, name, value)
         if name in TEXTS:
             checked_prompt(name, value)
-    size = _size(method, row.get("size") or options.size)
+    size = _size(row.get("image"), row.get("size") or options.size)
     seed = checked_seed(row["seed"] if row.get("seed") is not None else (options.seed or [0])[0])
     image = row.get("image")
     return Job(method, None if image is None else Path(image), Path(), seed, own, {**rest, **size})
@@ -121,15 +121,15 @@ def _job(options, row: dict) -> Job:
 _OWN_COLUMNS = ("image", "out", "seed", "name", "method", "size")
 
 
-def _size(method: Method, text: Any) -> dict[str, int]:
-    """`--size`: the longer side for edits; N or WxH for drawing."""
+def _size(image: Any, text: Any) -> dict[str, int]:
+    """`--size`: the longer side of a picture; N or WxH where there is none."""
     if text is None:
         return {}
     found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", str(text))
     if not found or not all(MIN_SIDE <= int(n) <= MAX_SIDE for n in found.groups() if n):
         raise UserError(f"--size {text} should be a number of pixels, {MIN_SIDE} to {MAX_SIDE}")
     width, height = int(found[1]), found[2] and int(found[2])
-    if method.start == "noise":
+    if image is None:
         return {"width": width, "height": height or width}
     if height:
         raise UserError("--size of an edit is the longer side alone; the picture gives the shape")

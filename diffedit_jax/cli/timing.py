@@ -23,13 +23,15 @@ class Timing:
     """Seconds by part of a command; listens to jax for what was compiled while it was open.
 
     Attributes:
-      seconds: {"load": .., "run": .., "write": ..}, compiling taken out, and "compile".
+      seconds: {"load": .., "run": .., "write": ..}, compiling taken out, and "compile" (tracing,
+        lowering, and compiling or reading from the cache on disk).
       programs: {"compiled": anew, "cached": taken from the cache on disk}.
     """
 
     def __init__(self):
         self.seconds: dict[str, float] = {"compile": 0.0}
         self.programs = {"compiled": 0, "cached": 0}
+        self._spans: list[tuple[float, float]] = []  # of compiling, apart from each other
 
     def __enter__(self) -> Timing:
         jax.monitoring.register_event_duration_secs_listener(self._lasted)
@@ -55,8 +57,16 @@ class Timing:
         return f"{sum(self.seconds.values()):.1f} s: {parts}"
 
     def _lasted(self, event: str, seconds: float, **_) -> None:
-        if event in _COMPILING:
-            self.seconds["compile"] += seconds
+        """Counts a span once: what is traced inside something else was reported before it."""
+        if event not in _COMPILING:
+            return
+        end = time.perf_counter()
+        begin = end - seconds
+        while self._spans and self._spans[-1][0] >= begin:
+            inner = self._spans.pop()
+            self.seconds["compile"] -= inner[1] - inner[0]
+        self._spans.append((begin, end))
+        self.seconds["compile"] += end - begin
 
     def _happened(self, event: str, **_) -> None:
         if event in _COUNTED:

@@ -76,7 +76,8 @@ def pictures(tmp_path, monkeypatch):
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     calls.clear()
     facts = dict(paper="none", channels=(4,), evaluations=lambda p: (p["steps"], 2))
-    for function, name, start in ((negate, "negate", "picture"), (draw, "generate", "noise")):
+    starts = (negate, "negate", "picture"), (draw, "generate", "noise"), (draw, "draw", "either")
+    for function, name, start in starts:
         made = registry.Method(name=name, function=function, start=start, **facts)
         monkeypatch.setitem(registry._METHODS, name, made)
     monkeypatch.setattr(api, "load", lambda source="emoji", **options: Model())

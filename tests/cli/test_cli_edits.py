@@ -116,6 +116,13 @@ def test_generate(pictures, diffedit):
     assert {p.name for p in (pictures / "g").iterdir()} == names
 
 
+def test_a_method_that_can_draw_its_picture_needs_none(pictures, diffedit):
+    words = ("--method", "draw", "--prompt", "a cat", "--size", "48x32", "--out", "d.png")
+    assert diffedit("edit", *words)[0] == 0
+    assert pixels("d.png").shape == (32, 48, 3)
+    assert diffedit("replay", "d.png")[1] == "identical\n"
+
+
 def test_preview_writes_pictures_on_the_way(pictures, diffedit):
     words = ("--steps", 6, "--preview", 2, "--out", "dog.png")
     assert diffedit("edit", "cat.png", *NEGATE, *words)[0] == 0

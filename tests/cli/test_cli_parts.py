@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffedit_jax.cli import cost, main, process, progress, seen, tools
+from diffedit_jax.cli import cost, main, process, progress, seen, timing, tools
 from diffedit_jax.cli.batches import Batch
 from diffedit_jax.cli.jobs import Job
 from diffedit_jax.methods.registry import find
@@ -146,6 +146,24 @@ def test_the_bar_of_a_terminal(monkeypatch):
         said.note("a [note]")
     assert "diffedit: a [note]" in sys.stderr.getvalue()
     assert "editing" in sys.stderr.getvalue()
+
+
+def test_nested_compiling_is_counted_once(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    spent = timing.Timing()
+    with spent.part("run"):
+        for now, event, seconds in [
+            (3.0, "jaxpr_trace_duration", 2.0),  # 1..3, inside the next
+            (5.0, "jaxpr_trace_duration", 5.0),  # 0..5
+            (9.0, "backend_compile_duration", 3.0),  # 6..9
+            (9.0, "something_else", 9.0),
+        ]:
+            clock[0] = now
+            spent._lasted(f"/jax/core/compile/{event}", seconds)
+        clock[0] = 10.0
+    assert spent.seconds == {"compile": 8.0, "run": 2.0}
+    assert str(spent) == "10.0 s: compile 8.0, run 2.0"
 
 
 # --- which programs have been seen ---
