@@ -23,7 +23,17 @@ CASES = {
         dict(prompt="a cat", steps=4, guidance=3.0, seed=0, mask=HALF),
         dict(prompt="two dogs on a boat", strength=0.7, guidance=5.0, seed=7, mask=1 - HALF),
     ),
+    "diffedit": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0, mask=HALF),
+        dict(prompt="two dogs on a boat", strength=0.5, guidance=5.0, seed=7, mask=1 - HALF),
+    ),
+    "prompt_to_prompt": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", cross_replace_steps=0.5, guidance=5.0, seed=7),
+    ),
 }
+
+ROWS = {"prompt_to_prompt": 4}  # rows of one network call, where they are not (null, prompt)
 
 
 def run(model, picture, name, **parameters):
@@ -131,4 +141,4 @@ def test_evaluations_are_counted_right(tiny, picture, name, monkeypatch):
     run(tiny, picture, name, watch=lambda done, total, preview: seen.append(done), **given)
     known = de.methods()[name]
     calls, rows = known.evaluations(known.complete(given))
-    assert (calls, rows) == (seen[-1], 2)
+    assert (calls, rows) == (seen[-1], ROWS.get(name, 2))

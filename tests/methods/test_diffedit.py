@@ -244,6 +244,29 @@ def test_the_mask_can_be_seen_and_given_to_other_methods(tiny, picture):
     np.testing.assert_array_equal(painted[mask[0] == 0], picture[mask[0] == 0])
 
 
+def test_no_knob_compiles_anything(tiny, picture):
+    """Statistics, strengths, prompts and the mask's own noise are data."""
+    import jax
+
+    seen = []
+
+    def listen(event, duration, **kwargs):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    given = dict(prompt="a cat", source="a dog", steps=4, size=32, maps=3)
+    turned = dict(prompt="two dogs", source="a boat", mask_strength=0.8, clip_ratio=2.0, dilate=1,
+                  threshold=0.4, blur=0.7, strength=0.5, guidance=3.0, encode_prompt="a boat",
+                  compat="diffusers", seed=4)  # fmt: skip
+    de.edit(tiny, picture, "diffedit", **given)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        de.edit(tiny, picture, "diffedit", **(given | turned))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not seen
+
+
 def test_pasting_keeps_every_pixel_outside(tiny, picture):
     half = np.zeros((32, 32), np.float32)
     half[:, 16:] = 1
