@@ -15,6 +15,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ..core import Cond, Network, Schedule, sample_batch
 from ..errors import UserError
 from ..models import AutoencoderKL, CLIPText, UNet
+from ..models.layers import Compute
+from ..models.resnet import ResnetBlock
+from ..models.transformer import CrossAttention, Place, Transformer2D
 from ..solvers import DDIM
 from ..transforms import Combine
 
@@ -113,6 +116,40 @@ class Shapes:
         """The parameters of a module, in bfloat16, on every chip."""
         made = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))
         return self.everywhere(made["params"], jnp.bfloat16)
+
+
+def attention_layer(shapes: Shapes, batch: int) -> tuple[Callable, tuple]:
+    """(function, arguments): one self attention of the UNet's first level, projections included."""
+    layer = CrossAttention(320, 8, Compute(jnp.bfloat16, attention="flash"))
+    site = Place("layer", "down", 0).site(0, False, (64, 64), 8)
+    tokens = jnp.zeros((1, 64 * 64, 320))
+
+    def forward(weights, x):
+        return layer.apply({"params": weights}, x, x, None, None, site)[0]
+
+    weights = shapes.weights(layer, tokens, tokens, None, None, site)
+    return forward, (weights, shapes.split((batch * shapes.chips, 64 * 64, 320), jnp.bfloat16))
+
+
+def first_block(shapes: Shapes, batch: int) -> tuple[Callable, tuple]:
+    """(function, arguments): one resnet and one transformer of the UNet's first level."""
+    compute, n = Compute(jnp.bfloat16, attention="flash"), batch * shapes.chips
+    resnet = ResnetBlock(320, 320, compute=compute)
+    transformer = Transformer2D(320, 8, 1, 32, False, Place("block", "down", 0), compute)
+    x, temb, text = jnp.zeros((1, 64, 64, 320)), jnp.zeros((1, 1280)), jnp.zeros((1, TOKENS, 768))
+    given = {"context": text, "kv": None, "bias": None}
+
+    def forward(weights, x, temb, text):
+        x = resnet.apply({"params": weights["resnet"]}, x, temb)
+        given = {"context": text, "kv": None, "bias": None}
+        return transformer.apply({"params": weights["transformer"]}, x, given, None)[0]
+
+    weights = {
+        "resnet": shapes.weights(resnet, x, temb),
+        "transformer": shapes.weights(transformer, x, given, None),
+    }
+    sizes = (64, 64, 320), (1280,), (TOKENS, 768)
+    return forward, (weights, *(shapes.split((n, *size), jnp.bfloat16) for size in sizes))
 
 
 def unet_forward(nets: Networks, shapes: Shapes, batch: int) -> tuple[Callable, tuple]:

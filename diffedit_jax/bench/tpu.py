@@ -26,7 +26,7 @@ class Row:
 
     program: str
     topology: str
-    flops: float
+    flops: float | None
     hbm: float
     temporaries: float | None
     arguments: float | None
@@ -44,6 +44,15 @@ class Row:
 # jax 0.10.2, libtpu 0.0.42.1; diffusers 0.35.2 (Flax); MaxDiffusion 7cfb8801d41d, flash attention
 # with blocks of 1024, whose kernel pads the head dim of 40 to 128.
 PEERS = {
+    "layer": [
+        Row("diffusers-Flax, all scores", "v5e:2x4", None, 9.05e9, 4.65e9, None, "none",
+            None, None),
+        Row("diffusers-Flax, memory-efficient", "v5e:2x4", None, 3.06e9, 0.08e9, None, "none",
+            None, None),
+        Row("MaxDiffusion, flash", "v5e:2x4", 1.10e12, 1.62e9, 0.62e9, None, "none", None, None,
+            note="HBM a lower bound, as ours"),
+    ],
+    "block": [],
     "unet": [
         Row("MaxDiffusion UNet, batch 16", "v5e:2x4", 1.63e13, 2.91e10, 0.89e9, 1.73e9,
             "none", 82.9, 97.8, note="HBM a lower bound, as ours"),
@@ -54,6 +63,8 @@ PEERS = {
     ],
 }  # fmt: skip
 GOALS = {
+    "layer": {},
+    "block": {},
     "unet": {"flops": 1.45e13, "operations_ms": 85.0},
     "loop": {"hbm": 1.05e12, "collectives": "none"},
 }
@@ -158,7 +169,7 @@ def verdicts(kind: str, row: Row) -> list[str]:
 def _arguments(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="diffedit bench tpu", description=__doc__)
     parser.add_argument("--topology", default="v5e:2x4", help="chips to compile for")
-    parser.add_argument("--what", default="unet,loop", help="unet, loop or both")
+    parser.add_argument("--what", default="unet,loop", help="any of layer,block,unet,loop")
     parser.add_argument("--batch", type=int, default=16, help="latents per chip of one forward")
     parser.add_argument("--images", type=int, default=4, help="pictures per chip of the loop")
     parser.add_argument("--steps", type=int, default=50, help="steps of the loop")
@@ -193,14 +204,19 @@ def measure(options: argparse.Namespace) -> dict[str, Row]:
     kinds = options.what.split(",")
     unknown = set(kinds) - set(PEERS)
     if unknown:
-        raise UserError(f"--what knows unet and loop, not {', '.join(sorted(unknown))}")
+        raise UserError(f"--what knows {', '.join(PEERS)}, not {', '.join(sorted(unknown))}")
     if options.topology.split(":")[0] not in cost.CHIPS:
         raise UserError(f"--topology knows the chips {', '.join(cost.CHIPS)}")
     jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_enable_compilation_cache", False)  # these programs run nowhere
     shapes = aot.Shapes(aot.mesh_of(options.topology))
     nets = aot.tiny() if options.tiny else aot.stable_diffusion()
     name = "tiny" if options.tiny else "SD 1.5"
     programs = {
+        "layer": (f"SD 1.5 self attention of level 0, batch {options.batch}",
+                  lambda: aot.attention_layer(shapes, options.batch)),
+        "block": (f"SD 1.5 resnet and transformer of level 0, batch {options.batch}",
+                  lambda: aot.first_block(shapes, options.batch)),
         "unet": (f"{name} UNet, batch {options.batch}",
                  lambda: aot.unet_forward(nets, shapes, options.batch)),
         "loop": (f"{name} loop, {options.steps} DDIM steps, {options.images} images",
