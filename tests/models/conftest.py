@@ -18,3 +18,11 @@ def full_precision():
 def forward_golden():
     """Inputs and outputs of the reference networks."""
     return dict(np.load(GOLDEN / "00_networks" / "forward.npz"))
+
+
+@pytest.fixture
+def quick_compile():
+    """Compiles a whole network in seconds, at the cost of slow code."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
