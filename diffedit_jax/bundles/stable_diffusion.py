@@ -131,12 +131,13 @@ class StableDiffusion(struct.PyTreeNode):
         """One line for each text that is too long, saying which words are not used."""
         return self.tokenizers[0].notices(texts)
 
-    def text(self, ids: Int[Array, "n *tokens"]) -> Float[Array, "n tokens d"]:
+    def text(self, ids: Int[Array, "n *tokens"], *, skip: int = 0) -> Float[Array, "n tokens d"]:
         """What the UNet reads of a text: the encoder's last state, after its final norm.
 
+        `skip` takes the state that many layers earlier ("clip skip"), after the same norm.
         For SDXL the two encoders' states before the last layer, side by side, without a norm.
         """
-        return _encode_text(self, jnp.asarray(ids))[0]
+        return _encode_text(self, jnp.asarray(ids), skip)[0]
 
     def condition(
         self, prompts: Sequence[str], *, height: int | None = None, width: int | None = None
@@ -183,10 +184,13 @@ class StableDiffusion(struct.PyTreeNode):
         return image.reshape(*latent.shape[:-3], *image.shape[1:])
 
 
-def _encode_text(model: StableDiffusion, ids) -> tuple[Any, Any]:
+def _encode_text(model: StableDiffusion, ids, skip: int = 0) -> tuple[Any, Any]:
     """(context [n, tokens, d], pooled [n, p] or None)."""
     if len(model.texts) == 1:
-        return model.texts[0](ids)[0], None
+        encoder = model.texts[0]
+        last, more = encoder(ids)
+        early = more["hidden_states"][-1 - skip]
+        return (encoder(early, method="normalise") if skip else last), None
     said = [encoder(ids[:, i])[1] for i, encoder in enumerate(model.texts)]
-    context = jnp.concatenate([more["hidden_states"][-2] for more in said], axis=-1)
+    context = jnp.concatenate([more["hidden_states"][-2 - skip] for more in said], axis=-1)
     return context, said[-1]["projected"]

@@ -31,7 +31,8 @@ PREFIXES = {
     "conditioner.embedders.0.model.": "text_encoder_2/open",
     "conditioner.embedders.1.model.": "text_encoder_2/open",
 }
-# Left out on purpose: tables of the noise schedule, bookkeeping of training, marks of some tools.
+# Left out on purpose: tables of the noise schedule, bookkeeping of training, and the marks
+# v_pred and ztsnr, which are read elsewhere.
 IGNORED = tuple(
     re.compile(pattern)
     for pattern in (
@@ -44,6 +45,20 @@ IGNORED = tuple(
         r"first_stage_model\.loss\..*",
         r"(cond_stage_model|conditioner\.embedders\.\d)\.logit_scale",
     )
+)
+
+OTHER_KINDS = (
+    (
+        r".*lora_(up|down|A|B)\b|.*\.lora\.|lora_(unet|te)",
+        "a LoRA, which changes a model; load that",
+    ),
+    (r"emb_params$|clip_[lg]$", "a learned word (textual inversion), not a model"),
+    (r"control_model\.|controlnet_", "a ControlNet, not a model of its own"),
+    (
+        r"(down_blocks|up_blocks|encoder|decoder|text_model|embeddings)\.",
+        "one component of a diffusers folder; name the folder that holds model_index.json",
+    ),
+    (r"input_blocks\.", "a bare UNet (guided-diffusion layout), not a Stable Diffusion file"),
 )
 
 
@@ -59,10 +74,10 @@ def read_single_file(
     Raises: UserError naming every key that belongs to no known part.
     """
     path = Path(path)
-    groups, unknown = _grouped(_averaged(read(path), ema, path))
+    weights = read(path)
+    groups, unknown = _grouped(_averaged(weights, ema, path))
     if unknown:
-        listed = ", ".join(sorted(unknown)[:20])
-        raise UserError(f"{path}: {len(unknown)} tensors of no known part of a model: {listed}")
+        raise UserError(_strange(unknown, path, whole="unet" in groups))
     if "unet" not in groups:
         raise UserError(f"{path} has no '{UNET}' tensors: it is not a Stable Diffusion file")
     fields = read_yaml_fields(path.with_suffix(".yaml")) if _has_yaml(path) else {}
@@ -77,10 +92,20 @@ def read_single_file(
         raise
     except (ValueError, IndexError, TypeError) as error:
         raise UserError(f"{path} has tensors or a yaml that fit no model: {error}") from None
-    kind = _prediction(parts, prediction_type, fields, path)
-    xl = "text_encoder_2" in parts.weights
-    parts.configs["scheduler"] = scheduler_config(kind, fields, xl=xl)
+    marked = "v_prediction" if "v_pred" in weights else None
+    kind = _prediction(parts, prediction_type or marked, fields, path)
+    scheduler = scheduler_config(kind, fields, xl="text_encoder_2" in parts.weights)
+    parts.configs["scheduler"] = scheduler | {"rescale_betas_zero_snr": "ztsnr" in weights}
     return parts
+
+
+def _strange(unknown: list[str], path: Path, whole: bool) -> str:
+    """What to say of keys that belong to no known part, and of well-known files of other kinds."""
+    for pattern, kind in OTHER_KINDS:
+        if not whole and any(re.match(pattern, key) for key in unknown):
+            return f"{path} is {kind}"
+    listed = ", ".join(sorted(unknown)[:20])
+    return f"{path}: {len(unknown)} tensors of no known part of a model: {listed}"
 
 
 def _has_yaml(path: Path) -> bool:
@@ -150,7 +175,7 @@ def _add_text(parts: Parts, groups: dict[str, Weights], path: Path) -> None:
 
 
 def _prediction(parts: Parts, told: str | None, fields: dict, path: Path) -> str:
-    """What the UNet predicts: told by the caller, by a mark, by the yaml, or assumed."""
+    """What the UNet predicts: told (by the caller or a mark), by the yaml, or assumed."""
     said = {"v": "v_prediction", "eps": "epsilon", "x0": "sample"}
     written = last(fields, "parameterization")
     if told is not None:

@@ -31,6 +31,14 @@ def test_prompts_become_the_recorded_embeddings(name, recorded, highest):
     close(model.condition(PROMPTS).text, recorded[f"{name}_prompt_embeds"])
 
 
+def test_earlier_layers_of_the_text(recorded, highest):
+    model = loaded("sd1")
+    close(model.text(recorded["sd1_ids"], skip=1), recorded["sd1_text_clip_skip1"])
+    _, more = model.texts[0](recorded["sd1_ids"])
+    close(np.stack(more["hidden_states"]), recorded["sd1_text_hidden_states"])
+    close(more["pooled"], recorded["sd1_text_pooled"])
+
+
 @pytest.mark.parametrize("name", ["sd1", "sd2"])
 def test_latents_become_the_recorded_pictures(name, recorded, highest):
     picture = loaded(name).decode(nhwc(recorded[f"{name}_traj"][-1]))

@@ -42,6 +42,17 @@ def test_reading_maps_the_file_and_copies_nothing():
     assert not bias.flags.owndata and not bias.flags.writeable
 
 
+def test_a_file_larger_than_memory_is_only_mapped(tmp_path):
+    """64 GB, nearly all of it a hole in the file system."""
+    count = 16 * 2**30
+    header = json.dumps({"a": {"dtype": "F32", "shape": [count], "data_offsets": [0, 4 * count]}})
+    path = tmp_path / "big.safetensors"
+    path.write_bytes(packed(header, b""))
+    with path.open("r+b") as stream:
+        stream.truncate(8 + len(header) + 4 * count)
+    assert read(path)["a"].shape == (count,) and read(path)["a"][-1] == 0
+
+
 def sound() -> bytes:
     header = {
         "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},

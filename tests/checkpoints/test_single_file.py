@@ -148,6 +148,25 @@ def test_files_that_are_something_else(tmp_path):
         read_single_file(tmp_path / "lora.safetensors")
 
 
+OTHERS = {
+    "lora_unet_down_blocks_0_x.lora_down.weight": "a LoRA",
+    "unet.down_blocks.0.to_q.lora_A.weight": "a LoRA",
+    "unet.down_blocks.0.to_q.lora.down.weight": "a LoRA",
+    "emb_params": "a learned word",
+    "control_model.input_blocks.0.0.weight": "a ControlNet",
+    "down_blocks.0.resnets.0.conv1.weight": "one component of a diffusers folder",
+    "text_model.final_layer_norm.bias": "one component of a diffusers folder",
+    "input_blocks.0.0.weight": "a bare UNet",
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_well_known_files_of_other_kinds(tmp_path, key):
+    write_safetensors(tmp_path / "a.safetensors", {key: np.zeros((1, 1), np.float32)})
+    with pytest.raises(UserError, match=OTHERS[key]):
+        read_single_file(tmp_path / "a.safetensors")
+
+
 @pytest.mark.parametrize("key", [
     "model.diffusion_model.input_blocks.1.0.in_layers.2.bias",
     "model.diffusion_model.input_blocks.0.0.weight",
@@ -180,6 +199,12 @@ def test_what_a_file_predicts(tmp_path):
     bare.with_suffix(".yaml").write_text("model:\n  params:\n    parameterization: w\n")
     with pytest.raises(UserError, match="parameterization 'w'"):
         read_single_file(bare)
+
+
+def test_marks_of_what_a_file_predicts(tmp_path):
+    mark = {key: np.zeros(0, np.float32) for key in ("v_pred", "ztsnr")}
+    scheduler = read_single_file(changed(tmp_path, lambda w: w.update(mark))).configs["scheduler"]
+    assert scheduler["prediction_type"] == "v_prediction" and scheduler["rescale_betas_zero_snr"]
 
 
 def test_a_stable_diffusion_2_file_that_does_not_say(monkeypatch, tmp_path):
