@@ -55,7 +55,7 @@ VARIANTS = {
 }
 # two steps down to s = 0.03 and (x - x0) / s there: the recording is itself 1.3e-5 from its own
 # rule in float64 (ours is 1.3e-7 from it)
-ROUGH = ("heun", "linspace_epsilon_N2")
+ROUGH = ("heun", "linspace", "N2")
 SIGMA_SPACE = ("euler", "heun", "lms")  # the recording is in x / alpha
 
 
@@ -149,5 +149,5 @@ def check_one(variant, steps, x, start, expected, name):
     if variant.startswith(SIGMA_SPACE):
         start, x = start / steps.alpha[0], x / steps.alpha_next[:, None, None, None]
     error = np.abs(x - expected).max() / max(np.abs(expected).max(), np.abs(start).max())
-    bound = 2e-5 if (variant[:4], name) == ROUGH else 1e-5
+    bound = 2e-5 if (variant[:4], name[:8], name[-2:]) == ROUGH else 1e-5
     assert error < bound, f"{variant} {name}: {error:.2e}"
