@@ -13,6 +13,9 @@ from .direct_inversion import direct_inversion
 from .edict import edict
 from .generate import generate
 from .inpaint import inpaint
+from .negative_prompt import negative_prompt
+from .null_text import null_text
+from .pnp_inversion import pnp_inversion
 from .prompt_to_prompt import prompt_to_prompt
 from .registry import Method, Parameter, find, methods
 from .sdedit import sdedit

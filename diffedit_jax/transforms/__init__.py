@@ -6,3 +6,5 @@ from .blend import Blend
 from .combine import Combine, guidance_weights
 from .follow import Follow
 from .inject import Inject
+from .null_texts import NullTexts
+from .proximal import Proximal

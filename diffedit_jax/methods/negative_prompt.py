@@ -1,0 +1,160 @@
+"""Negative-prompt inversion: the source prompt in the place of the null prompt, at no cost."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..core import skipped
+from ..errors import UserError
+from ..transforms import Proximal
+from .generate import guidance_edit
+from .inversion import (
+    descend,
+    editing_table,
+    invert,
+    latents_of,
+    part,
+    posterior_draws,
+    reports,
+    tell_reports,
+    walked,
+)
+from .registry import method
+from .run import Draws, guided, per_image, pictures
+
+_KINDS = (None, "l0", "l1")
+
+
+def _evaluations(p):
+    rows = p["steps"] - skipped(p["steps"], p["strength"])
+    return rows * (3 if _again(p["report"], p["prompt"], p["source"]) else 2), 2
+
+
+@method(
+    paper="Miyake et al. 2023, Negative-prompt Inversion (2305.16807); proximal guidance: Han et "
+    "al. 2024, ProxEdit (2306.05414)",
+    start="picture",
+    channels=(4,),
+    evaluations=_evaluations,
+)
+def negative_prompt(
+    model,
+    images,
+    *,
+    source: list[str],
+    prompt: list[str] | None = None,
+    strength: float = 1.0,
+    steps: int = 50,
+    guidance: float = 7.5,
+    towards_null: float = 0.0,
+    proximal: str | None = None,
+    quantile: float = 0.7,
+    pull: float = 0.1,
+    pull_below: float = 400.0,
+    dilate: int = 1,
+    spacing: str | None = None,
+    posterior: str = "mean",
+    report: bool = False,
+    seed: int = 0,
+    index: int = 0,
+    noise=None,
+    watch=None,
+):
+    """Encodes a picture by DDIM and guides away from its own prompt on the way back.
+
+    eps = eps(source) + w (eps(prompt) - eps(source)): where both prompts agree, guidance has no
+    effect and the way back is as good as DDIM inversion without guidance.
+
+    Args:
+      source: what the picture shows, one text per picture.
+      prompt: what it shall show; the source prompt if not given (reconstruction).
+      strength: share of the steps that are walked, both ways, in (0, 1].
+      steps: length of the full grid.
+      guidance: w of the way back.
+      towards_null: 0 takes the source prompt's embedding, 1 the empty prompt's, between them along
+        the great circle.
+      proximal: "l0" or "l1" keeps only the largest differences of the two predictions, hard or
+        soft; all of them if not given.
+      quantile: share of the differences that proximal guidance drops, in [0, 1).
+      pull: how far proximal guidance moves what it dropped towards the picture, per step, 0 to 1.
+      pull_below: training time below which it does so.
+      dilate: cells by which the edited region grows for that.
+      spacing: leading, linspace or trailing; the checkpoint's own if not given.
+      posterior: "mean" takes the mean of the picture's latent, "sample" draws it.
+      report: measures the reconstruction (latent error, PSNR) and puts it into the notices; costs
+        one more way back, unless the prompt is the source prompt.
+      seed: of the draws, where there are any; with one seed per picture, each has its own.
+      index: the picture's own number; its noise depends on (seed, index) alone.
+      noise: the posterior draw, or a mapping of draws, in place of the seed.
+
+    Source: section 3.3 of the paper; cure-lab/PnPInversion, NegativePromptInversion and
+    proximal_guidance_forward.
+    """
+    count = len(images)
+    draws = Draws(count, seed, index, posterior_draws(noise))
+    table = editing_table(model, steps=steps, count=count, strength=strength, spacing=spacing)
+    again = _again(report, prompt, source)
+    rows, total = walked(table), (3 if again else 2) * walked(table)
+    z0 = latents_of(model, images, posterior, draws)
+    up = invert(model, z0, model.condition(source), table=table, watch=part(watch, 0, total))
+    knobs = dict(guidance=guidance, quantile=quantile, rate=pull, until=pull_below)
+    edit = _guidance(proximal, z0, count, dilate, knobs)
+
+    def back(text, phase):
+        cond = source_as_null(guided(model, text, source), model, towards_null)
+        return descend(model, edit, table, up.x, cond, watch=part(watch, phase * rows, total)).x
+
+    z = back(prompt or source, 1)
+    edited = pictures(model, z)
+    if report:
+        known = (back(source, 2), None) if again else (z, edited)
+        tell_reports(reports(model, images, z0, *known))
+    return edited
+
+
+def source_as_null(cond, model, towards_null=0.0):
+    """Branches (source, prompt) -> the first one turned towards the empty prompt's embedding.
+
+    slerp(f; a, b) = (sin((1 - f) w) a + sin(f w) b) / sin w, w the angle between the embeddings.
+    """
+    count = cond.text.shape[0]
+    share = per_image(towards_null, count, "towards_null")
+    null = model.condition([""] * count).text
+    turned = _slerp(share[:, None, None], cond.text[:, 0], null)
+    return cond.replace(text=cond.text.at[:, 0].set(turned))
+
+
+def _slerp(share, a: Float[Array, "b tokens width"], b: Float[Array, "b tokens width"]):
+    def unit(v):
+        size = jnp.linalg.norm(v.reshape(len(v), -1), axis=1)[:, None, None]
+        return v / jnp.maximum(size, 1e-12)  # SDXL's empty prompt is zero
+
+    cosine = jnp.sum(unit(a) * unit(b), axis=(1, 2), keepdims=True)
+    angle = jnp.arccos(jnp.clip(cosine, -1, 1))
+    sine = jnp.sin(angle)
+    straight = sine < 1e-6  # the same direction: nothing to turn
+    whole = jnp.where(straight, 1.0, sine)
+    first = jnp.where(straight, 1 - share, jnp.sin((1 - share) * angle) / whole)
+    return first * a + jnp.where(straight, share, jnp.sin(share * angle) / whole) * b
+
+
+def _guidance(kind, z0, count: int, dilate: int, knobs: dict):
+    """Classifier-free guidance, or its proximal form."""
+    if kind not in _KINDS:
+        raise UserError(f"proximal must be 'l0', 'l1' or nothing, not {kind!r}")
+    own = {name: per_image(value, count, name) for name, value in knobs.items()}
+    if kind is None:
+        return guidance_edit(own["guidance"], 0.0, count)
+    if not np.all((own["quantile"] >= 0) & (own["quantile"] < 1)):
+        raise UserError(f"quantile must be in [0, 1), not {knobs['quantile']}")
+    if dilate < 0:
+        raise UserError(f"dilate must be 0 cells or more, not {dilate}")
+    scale = own.pop("guidance")
+    return Proximal(scale=scale, source=z0, kind=kind, dilate=int(dilate), **own)
+
+
+def _again(report, prompt, source) -> bool:
+    """Whether a report needs a way back of its own."""
+    return bool(report) and prompt not in (None, source)
