@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -243,9 +244,9 @@ def _adam(loss, text: Float[Array, "tokens width"], fit: Fit, outer, limit: int)
         value, slope = graded(text)
         mean = _BETAS[0] * mean + (1 - _BETAS[0]) * slope
         square = _BETAS[1] * square + (1 - _BETAS[1]) * slope**2
-        seen = 1 + count.astype(jnp.float32)
-        unbiased = jnp.sqrt(square / (1 - _BETAS[1] ** seen)) + _EPSILON
-        text = text - rate * mean / (1 - _BETAS[0] ** seen) / unbiased
+        # 1 - beta^k by expm1: in float32 the difference itself would lose half its digits
+        first, second = (-jnp.expm1((1 + count) * math.log(beta)) for beta in _BETAS)
+        text = text - rate * (mean / first) / (jnp.sqrt(square / second) + _EPSILON)
         return text, mean, square, losses.at[count].set(value), count + 1, value < enough
 
     zero = jnp.zeros_like(text)

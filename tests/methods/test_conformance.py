@@ -31,9 +31,36 @@ CASES = {
         dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
         dict(prompt="two dogs on a boat", cross_replace_steps=0.5, guidance=5.0, seed=7),
     ),
+    "ddim_inversion": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", strength=0.7, guidance=5.0, seed=7, label="source"),
+    ),
+    "direct_inversion": (
+        dict(prompt="a cat", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", injection=0.2, injected_steps=2, guidance=5.0, seed=7),
+    ),
+    "edict": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", strength=0.5, mix=0.95, guidance=5.0, seed=7),
+    ),
+    "null_text": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, inner=2, seed=0),
+        dict(prompt="two dogs on a boat", strength=0.7, inner=3, rate=0.1, guidance=5.0, seed=7),
+    ),
+    "negative_prompt": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", strength=0.7, towards_null=0.5, guidance=5.0, seed=7),
+    ),
+    "pnp_inversion": (
+        dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
+        dict(prompt="two dogs on a boat", cross_replace_steps=0.5, guidance=5.0, seed=7),
+    ),
 }
 
-ROWS = {"prompt_to_prompt": 4}  # rows of one network call, where they are not (null, prompt)
+# rows of one network call, where they are not (null, prompt)
+ROWS = {"prompt_to_prompt": 4, "pnp_inversion": 4}
+ASKED = {"edict": 2, "null_text": 2}  # network calls per row that is reported (null_text: inner=2)
+NO_NEGATIVE = {"null_text", "negative_prompt"}  # their null prompt is what they find
 
 
 def run(model, picture, name, **parameters):
@@ -112,6 +139,8 @@ def test_guidance_zero_and_one_are_honoured(tiny, picture, name):
     other = given | {"prompt": turned["prompt"]}
     ignored = [run(tiny, picture, name, **(g | {"guidance": 0.0})).image for g in (given, other)]
     np.testing.assert_array_equal(*ignored)  # at 0 the prompt has no say
+    if name in NO_NEGATIVE:
+        return
     negative = dict(guidance=1.0, negative="something else")
     followed = [
         run(tiny, picture, name, **(given | n)).image for n in ({"guidance": 1.0}, negative)
@@ -141,4 +170,4 @@ def test_evaluations_are_counted_right(tiny, picture, name, monkeypatch):
     run(tiny, picture, name, watch=lambda done, total, preview: seen.append(done), **given)
     known = de.methods()[name]
     calls, rows = known.evaluations(known.complete(given))
-    assert (calls, rows) == (seen[-1], ROWS.get(name, 2))
+    assert (calls, rows) == (seen[-1] * ASKED.get(name, 1), ROWS.get(name, 2))

@@ -1,0 +1,71 @@
+"""Null-text inversion against the official code, update by update."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffedit_jax.core import Cond, chain, grid, levels, table
+from diffedit_jax.methods.generate import guidance_edit
+from diffedit_jax.methods.inversion import descend, invert, passed, path
+from diffedit_jax.methods.null_text import fit_null_texts
+from diffedit_jax.transforms import NullTexts
+from tests.golden_models import GOLDEN, nhwc
+
+INNER, GUIDANCE = {"a": 3, "b": 8}, 2.5
+TOLERANCE = {"a": -1.0, "b": 0.03549630617048098}  # manifest, 02
+
+
+@pytest.fixture(scope="module")
+def case():
+    return dict(np.load(GOLDEN / "02_null_text" / "null_text.npz"))
+
+
+class Bundle:
+    def __init__(self, denoiser):
+        self.denoiser = denoiser
+
+
+@pytest.fixture(scope="module")
+def runs(case):
+    """Both official runs with the official network in float64."""
+    pytest.importorskip("diffusers")
+    from tests.torch_unet import torch_unet
+
+    model, z0 = Bundle(torch_unet()), nhwc(case["latent"]).astype(np.float64)
+    t = grid(1000, 4, "leading", 1).astype(int)
+    abar = np.append(case["alphas_cumprod_f32"][t], case["alphas_cumprod_f32"][0])
+    rows = table(np.append(t, 0), *levels(abar), dtype=np.float64)
+    out = {}
+    with jax.enable_x64(True):
+        z0 = jnp.asarray(z0)
+        up = invert(model, z0, Cond(text=jnp.float64(case["cond"])), table=rows)
+        out["pivot"], cond = up.recorded, Cond(text=jnp.stack(
+            [jnp.float64(case["uncond"]), jnp.float64(case["cond"])], axis=1))  # fmt: skip
+        for name in "ab":
+            fitted = fit_null_texts(model, rows, passed(up.recorded, z0), up.x, cond, GUIDANCE,
+                                    inner=INNER[name], tolerance=TOLERANCE[name])  # fmt: skip
+            edit = chain(NullTexts(texts=fitted.texts), guidance_edit(GUIDANCE, 0.0, 1))
+            back = descend(model, edit, rows, up.x, cond, record=path)
+            out[name] = fitted, back.recorded
+    return jax.tree.map(np.asarray, out)
+
+
+def test_the_pivots_are_the_official_ones(runs, case):
+    error = np.abs(runs["pivot"][0] - nhwc(case["a_pivot"])[1:, 0]).max()
+    print("pivot", error)
+    assert error < 1e-8
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_losses_updates_and_embeddings_are_the_official_ones(name, runs, case):
+    fitted, back = runs[name]
+    losses = fitted.loss[0][~np.isnan(fitted.loss[0])]
+    relative = np.abs(losses / case[f"{name}_loss"] - 1).max()
+    texts = np.abs(fitted.texts[0] - case[f"{name}_uncond_list"][:, 0]).max()
+    walked = np.abs(back[0] - nhwc(case[f"{name}_traj"])[:, 0]).max()
+    print(name, "loss", relative, "texts", texts, "trajectory", walked)
+    assert relative < 1e-6 and texts < 1e-5 and walked < 1e-6
+    expected = case["b_n_inner"] if name == "b" else np.full(4, 3)
+    np.testing.assert_array_equal(fitted.updates[0], expected)
+    np.testing.assert_allclose(fitted.x[0], back[0, -1], atol=1e-12)
