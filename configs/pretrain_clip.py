@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
             clip=CLIP,
             seed=5,
             batch=64,
-            steps=2000,
+            steps=900,
             rate=1e-3,
             noise=0.15,
             save_every=500,

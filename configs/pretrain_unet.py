@@ -70,12 +70,13 @@ def get_config() -> ConfigDict:
             seed=3,
             pool=12_000,  # scenes encoded before training
             batch=32,
-            steps=4000,
+            steps=3600,
             rate=1e-3,
             warmup=200,
-            settle=0.4,
+            settle=0.45,
             average=0.998,
             drop=0.1,
+            focus=0.5,  # from step 1500 on; 0 before
             save_every=250,
             log_every=25,
         )

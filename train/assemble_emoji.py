@@ -104,7 +104,7 @@ def main():
 def write_judge(runs, folder):
     """The judge's weights, float16 already."""
     folder.mkdir()
-    shutil.copy(runs / "judge" / "judge.safetensors", folder / "judge.safetensors")
+    shutil.copyfile(runs / "judge" / "judge.safetensors", folder / "judge.safetensors")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def main():
     schedule = Schedule()  # Stable Diffusion's, as the scheduler config says
     loss = objectives.text_to_image_loss(
         unet, text, kind=config.scheduler.prediction_type, schedule=schedule, drop=config.drop,
-        empty=jnp.asarray(empty),
+        empty=jnp.asarray(empty), focus=config.focus,
     )  # fmt: skip
 
     def save(_, now):

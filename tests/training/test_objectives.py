@@ -17,6 +17,13 @@ def test_times_are_stratified():
     assert int(long.min()) == 0 and int(long.max()) == 999
 
 
+def test_focused_times_favour_middle_noise_and_still_reach_both_ends():
+    t = np.asarray(objectives.stratified_times(jax.random.PRNGKey(0), 4000, 1000, focus=0.5))
+    assert t.min() == 0 and t.max() == 999
+    middle = ((t >= 250) & (t < 750)).mean()  # 0.5 of the even half, 0.728 of the other
+    assert middle == pytest.approx(0.614, abs=0.01)
+
+
 def test_velocity_gives_back_noise_and_picture():
     rng = np.random.default_rng(0)
     x0, noise = rng.normal(size=(2, 4)), rng.normal(size=(2, 4))
