@@ -42,8 +42,9 @@ def _needs(method: Method) -> str:
 
 
 def _cost(method: Method) -> str:
-    known = method.parameters
-    calls, rows = method.evaluations({p.name: p.default for p in known.values() if not p.required})
+    known = method.parameters.values()
+    given = {p.name: ["a text"] if p.required else p.default for p in known}
+    calls, rows = method.evaluations(given)
     return f"{calls} network evaluations of {rows} rows per picture, as the defaults are"
 
 

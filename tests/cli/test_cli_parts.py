@@ -1,9 +1,11 @@
 """The small parts: cost, cache folder, progress, memory of programs, methods, bench, train."""
 
+import importlib.util
 import io
 import json
 import os
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -232,6 +234,17 @@ def test_unknown_method_bench_and_training(refused):
     assert "no training 'nothing'" in refused("train", "nothing", "--config", "c", "--out", "o")
     assert "--config" in refused("train", "pretrain_vae")
     assert "no.py" in refused("train", "pretrain_vae", "--config", "no.py", "--out", "o")
+
+
+def test_bench_hands_over_the_words(diffedit, monkeypatch):
+    made = types.ModuleType("diffedit_jax.bench.speed")
+    made.main = lambda words: print(words)
+    made.__spec__ = importlib.util.spec_from_loader(made.__name__, None)
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    monkeypatch.setattr(tools, "_BENCHES", ("speed",))
+    words = ["--what", "unet", "--help"]
+    assert diffedit("bench", "speed", *words) == (0, f"{words}\n", "")
+    assert "speed" in diffedit("bench")[1]
 
 
 def test_train_runs_a_script_with_its_words(diffedit, pictures, monkeypatch):

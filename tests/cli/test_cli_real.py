@@ -108,3 +108,38 @@ def test_the_second_run_compiles_nothing_and_plan_knew(tmp_path):
     same = [images.read(tmp_path / name).pixels for name in ("a.png", "b.png")]
     np.testing.assert_array_equal(*same)
     assert "compiles     yes" in program("plan", *words, "--size", "128", **home).stdout
+
+
+@pytest.mark.parametrize(
+    "name, content, word",
+    [
+        ("none/at/all", None, "no model"),
+        ("page.safetensors", b"<!DOCTYPE html><html></html>", "page.safetensors"),
+        ("pointer.ckpt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+        ("folder", None, "folder"),
+    ],
+)
+def test_models_that_are_none(diffedit, tmp_path, name, content, word):
+    if content:
+        (tmp_path / name).write_bytes(content)
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    words = ("--method", "sdedit", *PROMPT, "--model", name, "--out", "dog.png")
+    code, out, err = diffedit("edit", "cat.png", *words)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and word in err, err
+    assert not (tmp_path / "dog.png").exists()
+
+
+def test_a_checkpoint_that_tries_to_run_code(diffedit, tmp_path):
+    words = ("--method", "sdedit", *PROMPT, "--out", "dog.png")
+    code, out, err = diffedit(
+        "edit", "cat.png", *words, "--model", MODEL.parent / "must_be_refused.ckpt"
+    )
+    assert (code, out) == (2, "") and err.count("\n") == 1, err
+
+
+def test_convert_there_and_refuse_to_overwrite(diffedit, tmp_path):
+    code, _, err = diffedit("convert", MODEL, "one.safetensors", "--dtype", "float16")
+    assert code == 0 and "wrote one.safetensors" in err
+    code, _, err = diffedit("convert", MODEL, "one.safetensors")
+    assert code == 2 and err.count("\n") == 1 and "one.safetensors" in err
