@@ -86,7 +86,8 @@ def counted_calls(rule: Solver, table: Step) -> dict[str, np.ndarray]:
     A second question within a row is known by its time. With it windows count as the official code
     does: plms asks 51 times in 50 steps.
     """
-    before = [rule.evaluations(i + 1) - 1 for i in range(len(table.index))]
+    last = rule.evaluations(1)  # a row that ends the run
+    before = [rule.evaluations(i + 1) - last for i in range(len(table.index))]
     return {"t": np.asarray(table.t), "before": np.asarray(before, np.int32)}
 
 

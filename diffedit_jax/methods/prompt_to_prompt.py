@@ -149,7 +149,7 @@ def prompt_to_prompt(
         calls=counted_calls(start.rule, start.table) if compat else None, controller=controller,
         mapper=mapper, cross_replace_steps=cross_replace_steps,
         self_replace_steps=self_replace_steps, equalizer=equalizer)  # fmt: skip
-    links = [guide, *start.links, rules]
+    links = [*start.near, guide, *start.links, rules]
     if blend_words is not None or blend_without is not None:
         grid = reading_grid(model, shape, blend_resolution)
         links.append(local_blend(texts, edits, blend_words, blend_without, grid))

@@ -13,8 +13,9 @@ from .. import solvers
 from ..core import Cond, Solver, Step, first, skipped
 from ..errors import UserError
 from ..solvers.edict import EDICT, turned
-from ..transforms import Combine, Follow
-from .inversion import invert, passed
+from ..transforms import Combine, Follow, NullTexts
+from .inversion import invert, part, passed, walked
+from .null_text import fit_null_texts
 from .rows import Edits, in_rows, source_condition
 from .run import pictures, walk
 
@@ -27,6 +28,7 @@ class Start(NamedTuple):
     rule: Solver
     cond: Cond  # leaves [edits, branches, rows, ...]
     links: tuple = ()  # what the inversion adds to the chain, behind guidance
+    near: tuple = ()  # and before it, nearest the network
 
 
 class Asked(NamedTuple):
@@ -59,7 +61,7 @@ class Inversion(NamedTuple):
     Attributes:
       start: (model, Asked) -> Start.
       reports: how often the way up is reported while n rows are walked.
-      calls: network calls of both ways while n rows are walked.
+      calls: network calls of both ways while n rows are walked, at most.
     """
 
     start: Callable[[Any, Asked], Start]
@@ -114,6 +116,19 @@ def negative_prompt(model, asked: Asked) -> Start:
     return start._replace(cond=jax.tree.map(null_is_source, start.cond))
 
 
+def null_text(model, asked: Asked) -> Start:
+    """A null prompt per step, fitted until the guided source row keeps to the inverted path.
+
+    Source: Mokady et al. 2023 (2211.09794).
+    """
+    start, recorded = _inverted(model, asked)
+    alone = jax.tree.map(lambda a: a[:, :, 0], asked.cond)
+    fitted = fit_null_texts(model, asked.table, passed(recorded, asked.z0), start.x[:, 0], alone,
+                            asked.guide.weights[:, 1],
+                            watch=part(asked.watch, walked(asked.table), 0))  # fmt: skip
+    return start._replace(near=(NullTexts(texts=fitted.texts),))
+
+
 def edict(model, asked: Asked) -> Start:
     """An exact inversion of a coupled pair, guided both ways.
 
@@ -133,6 +148,7 @@ INVERSIONS = {
     "ddim": Inversion(ddim, lambda n: n, lambda n: 2 * n),
     "pnp_inversion": Inversion(pnp_inversion, lambda n: n, lambda n: 2 * n),
     "negative_prompt": Inversion(negative_prompt, lambda n: n, lambda n: 2 * n),
+    "null_text": Inversion(null_text, lambda n: 2 * n, lambda n: 14 * n),
     "edict": Inversion(edict, lambda n: n, lambda n: 4 * n),
 }
 
