@@ -3,6 +3,7 @@
 The operands keep the shape in which the projections make them, [rows, tokens, heads * head_dim]:
 eight heads of 40 are 320 lanes in HBM, not eight times 128, and nothing is transposed. Heads are
 cut out inside the chip's vector memory (VMEM), where scores live and die one tile at a time.
+For chips from v5e on: earlier ones have less VMEM than the sizes below ask for.
 """
 
 import functools
@@ -17,8 +18,8 @@ Merged = Float[Array, "n tokens width"]
 
 QUERY_TILE = 512  # queries whose scores are in VMEM at once
 KEY_TILE = 1024  # keys in one step of the running softmax
-RESIDENT_BYTES = 8 << 20  # keys (and as much again of values) of one row that VMEM holds at once
-VMEM_BYTES = 64 << 20
+RESIDENT_BYTES = 4 << 20  # keys (and as much again of values) of one row that VMEM holds at once
+VMEM_BYTES = 48 << 20  # what one kernel may use
 PLAIN_SCORES = 128 * 128  # up to this many scores per head XLA's own form is as good
 NEVER = -1e30  # a score that no key has; finite, so that differences stay finite
 

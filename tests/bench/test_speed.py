@@ -51,7 +51,7 @@ def test_every_layer_of_a_network_is_counted_once():
 
     assert count("convolution", "linear") == leaves.count("kernel")
     assert count("group norm", "layer norm") == leaves.count("scale")
-    assert count("attention, self") == count("attention, text") == 3
+    assert count("attention, self") == count("attention, text") == 4  # down, middle, up, up
 
 
 @pytest.mark.slow
