@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -100,7 +101,7 @@ def test_the_network_is_diffusers(theirs, ours, highest):
         )[0]
     unet = ours.denoiser
     args = (np.moveaxis(x, 1, -1), 301, condition.text)
-    found, _ = unet.module.apply({"params": unet.params}, *args, added=condition.added)
+    found, _ = jax.jit(unet.module.apply)({"params": unet.params}, *args, added=condition.added)
     close(np.moveaxis(np.asarray(found), -1, 1), expected)
 
 

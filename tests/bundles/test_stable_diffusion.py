@@ -70,7 +70,7 @@ def test_wider_networks(name, recorded, highest):
     model = loaded(name)
     x, context = nhwc(recorded[f"{name}_unet_x"]), recorded[f"{name}_unet_ctx"]
     unet = model.denoiser
-    out, _ = unet.module.apply({"params": unet.params}, x, 500, context)
+    out, _ = jax.jit(unet.module.apply)({"params": unet.params}, x, 500, context)
     close(out, nhwc(recorded[f"{name}_unet_out_t500"]))
     assert model.in_channels == {"ip2p": 8, "inpaint": 9}[name]
 
@@ -91,7 +91,7 @@ def test_rows_before_the_picture():
     latent = model.encode(image)
     assert latent.shape == (2, 3, *model.latent_shape(16, 24))
     one = model.encode(image[1, 2])
-    np.testing.assert_allclose(latent[1, 2], one, atol=1e-6)
+    np.testing.assert_allclose(latent[1, 2], one, atol=1e-5)
     np.testing.assert_allclose(model.decode(latent)[1, 2], model.decode(one), atol=1e-5)
 
 
@@ -128,7 +128,6 @@ def test_loading_twice_shares_programs():
 
 def test_gradients_reach_the_picture():
     model = loaded("sd1")
-    gradient = jax.grad(lambda x: jnp.sum(model.decode(model.encode(x)) ** 2))(
-        jnp.full((8, 8, 3), 0.1)
-    )
+    power = jax.grad(lambda x: jnp.sum(model.decode(model.encode(x)) ** 2))
+    gradient = jax.jit(power)(jnp.full((8, 8, 3), 0.1))
     assert bool(jnp.all(jnp.isfinite(gradient))) and float(jnp.abs(gradient).max()) > 0
