@@ -1,5 +1,6 @@
 """From one form of a model to another, and from a bundle back to files."""
 
+import json
 from pathlib import Path
 
 from diffedit_jax.bundles.build import expected_params, make_module
@@ -65,6 +66,7 @@ def save(
     _check_target(Path(dst))
     names = ["text_encoder", "text_encoder_2"][: len(model.texts)]
     parts = Parts(where=str(model.origin.get("source", "the model")), configs=model.configs)
+    parts.defaults = json.loads(model.defaults_json)
     parts.extras = {"force_zeros_for_empty_prompt": True} if model.zero_null else {}
     coders = {
         "unet": model.denoiser,

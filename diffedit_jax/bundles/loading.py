@@ -160,6 +160,7 @@ def assemble(
         clip_sample=said.clip_sample,
         zero_null=bool(parts.extras.get("force_zeros_for_empty_prompt", False)),
         solver=said.solver,
+        defaults_json=json.dumps(parts.defaults, sort_keys=True),
         configs_json=json.dumps(parts.configs, sort_keys=True),
         origin_json=json.dumps(origin, sort_keys=True),
         notices=(*parts.notices, *said.notices),

@@ -47,7 +47,8 @@ class StableDiffusion(struct.PyTreeNode):
       scaling_factor: latents are scaling_factor * the VAE's own.
       clip_sample: whether the checkpoint wants x0 clipped at each step.
       zero_null: SDXL's empty prompt is encoded as zeros.
-      defaults: arguments of methods that the checkpoint itself suggests (its solver).
+      defaults: arguments of methods that the checkpoint itself suggests (its solver, and
+        the steps and guidance of a defaults.json).
       notices: what was assumed while loading, one line each.
 
     Example:
@@ -66,6 +67,7 @@ class StableDiffusion(struct.PyTreeNode):
     clip_sample: bool = struct.field(pytree_node=False, default=False)
     zero_null: bool = struct.field(pytree_node=False, default=False)
     solver: str | None = struct.field(pytree_node=False, default=None)
+    defaults_json: str = struct.field(pytree_node=False, default="{}")
     configs_json: str = struct.field(pytree_node=False, default="{}")
     origin_json: str = struct.field(pytree_node=False, default="{}")
     notices: tuple = struct.field(pytree_node=False, default=())
@@ -94,7 +96,8 @@ class StableDiffusion(struct.PyTreeNode):
     @property
     def defaults(self) -> dict:
         """Arguments of methods that the checkpoint itself suggests."""
-        return {} if self.solver is None else {"solver": self.solver}
+        solver = {} if self.solver is None else {"solver": self.solver}
+        return solver | json.loads(self.defaults_json)
 
     @property
     def configs(self) -> dict:

@@ -78,6 +78,8 @@ def write_folder(
         write_json(place / "scheduler" / "scheduler_config.json", parts.configs["scheduler"])
         for i in range(len(_text_names(parts))):
             save_tokenizer(i, place / ("tokenizer" if i == 0 else f"tokenizer_{i + 1}"))
+        if parts.defaults:
+            write_json(place / "defaults.json", parts.defaults)
         write_json(place / "model_index.json", _index(parts))
 
 

@@ -20,6 +20,7 @@ NETWORKS = {
     "text_encoder_2": (CLIP_TEXT, ("CLIPTextModelWithProjection",)),
 }
 OPTIONAL = ("text_encoder_2", "tokenizer_2")
+RECOMMENDED = ("steps", "guidance")
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -36,7 +37,7 @@ def read_model_folder(folder: str | Path, *, variant: str | None = None) -> Part
     index = read_json(folder / "model_index.json")
     names = _components(folder, index)
     _check_variant(folder, names, variant)
-    parts = Parts(where=str(folder), extras=_scalars(index))
+    parts = Parts(where=str(folder), extras=_scalars(index), defaults=_defaults(folder))
     for name in NETWORKS:
         if name in names:
             found = read_component(folder / name, variant, parts.notices.append)
@@ -81,6 +82,20 @@ def _class_name(entry) -> str | None:
     if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
         return entry[1]
     return None
+
+
+def _defaults(folder: Path) -> dict:
+    """What an optional defaults.json recommends: {"steps": 30, "guidance": 3.0}, numbers only."""
+    if not (folder / "defaults.json").exists():
+        return {}
+    said = read_json(folder / "defaults.json")
+    for name, value in said.items():
+        if name not in RECOMMENDED or isinstance(value, bool) or not isinstance(value, int | float):
+            raise UserError(
+                f"{folder / 'defaults.json'}: {name} = {value!r:.40} is none of "
+                f"{', '.join(RECOMMENDED)}, or no number"
+            )
+    return said
 
 
 def _scalars(index: dict) -> dict:

@@ -17,6 +17,7 @@ class Parts:
       tokenizers: folders of the tokenizers, in the order of the text encoders.
       notices: what was assumed, in plain words, for the user to see.
       extras: scalars of model_index.json that change what a pipeline does.
+      defaults: numbers that the model's makers recommend, from defaults.json.
     """
 
     where: str
@@ -25,3 +26,4 @@ class Parts:
     tokenizers: list[Path] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     extras: dict = field(default_factory=dict)
+    defaults: dict = field(default_factory=dict)

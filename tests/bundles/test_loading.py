@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffedit_jax.bundles import load
+from diffedit_jax.bundles import load, save
 from diffedit_jax.bundles.build import LIMITS
 from diffedit_jax.bundles.loading import read_parts
 from diffedit_jax.checkpoints.read import read
@@ -182,3 +182,20 @@ def test_no_torch_and_no_transformers_models(tmp_path):
     )
     assert done.returncode == 0 and done.stdout.startswith("[652"), done.stderr
     assert done.stderr == ""
+
+
+def test_a_folder_may_recommend_numbers(tmp_path):
+    shutil.copytree(PIPELINES / "sd1", tmp_path / "model")
+    (tmp_path / "model" / "defaults.json").write_text('{"guidance": 3.0, "steps": 20}')
+    model = load(tmp_path / "model")
+    assert {"guidance": 3.0, "steps": 20}.items() <= model.defaults.items()
+    save(model, tmp_path / "again")
+    assert load(tmp_path / "again").defaults == model.defaults
+
+
+@pytest.mark.parametrize("said", ['{"guidance": "high"}', '{"seed": 3}', '{"steps": true}', "[3]"])
+def test_recommendations_that_are_no_numbers_are_refused(said, tmp_path):
+    shutil.copytree(PIPELINES / "sd1", tmp_path / "model")
+    (tmp_path / "model" / "defaults.json").write_text(said)
+    with pytest.raises(UserError, match=r"defaults\.json"):
+        load(tmp_path / "model")
