@@ -14,7 +14,10 @@ from diffedit_jax import images
 from diffedit_jax.cli import main
 
 MODEL = pathlib.Path(__file__).parents[1] / "golden" / "latent" / "12_pipelines" / "sd1"
-EDIT = ("edit", "cat.png", "--method", "sdedit", "--model", MODEL, "--steps", "4")
+EDIT = (
+    *("edit", "cat.png", "--method", "sdedit", "--model", MODEL),
+    *("--steps", "4", "--solver", "ddim"),
+)
 PROMPT = ("--prompt", "a dog")
 
 
