@@ -9,12 +9,14 @@ import pytest
 
 import diffedit_jax as de
 from diffedit_jax.core import Cond, Prediction, Schedule, grid, skipped, table
+from diffedit_jax.methods import edict
 from diffedit_jax.methods.edict import coupled_run, default_mix
 from diffedit_jax.methods.generate import guidance_edit
 from diffedit_jax.methods.run import walk
 from diffedit_jax.notices import listening
 from diffedit_jax.solvers.edict import EDICT, coupled, turned
 from tests.golden_models import GOLDEN, nhwc
+from tests.methods.toy import as_uint8, toy, two_pictures
 
 # run: steps, strength, guidance, mix, leapfrog (manifest, 06)
 RUNS = {
@@ -124,3 +126,15 @@ def test_a_level_without_signal_is_refused():
     model = types.SimpleNamespace(schedule=Schedule(zero_terminal_snr=True, spacing="trailing"))
     with pytest.raises(de.UserError, match="without signal"):
         coupled_run(model, steps=10, strength=1.0)
+
+
+def test_the_method_gives_the_picture_back_and_keeps_what_a_mask_keeps():
+    model, images = toy(), two_pictures()
+    given = dict(source=["0.8", "-0.6"], steps=10, posterior="mean")
+    same = edict(model, images, **given)
+    np.testing.assert_array_equal(same, as_uint8(images))
+    mask = np.zeros(images.shape[:3], np.float32)
+    mask[:, :3] = 1
+    edited = edict(model, images, prompt=["-0.9", "0.9"], mask=mask, **given)
+    np.testing.assert_array_equal(edited[:, 3:], as_uint8(images)[:, 3:])
+    assert np.abs(edited[:, :3].astype(int) - as_uint8(images)[:, :3]).mean() > 2

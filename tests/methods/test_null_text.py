@@ -5,12 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import diffedit_jax as de
 from diffedit_jax.core import Cond, chain, grid, levels, table
+from diffedit_jax.methods import ddim_inversion, null_text
 from diffedit_jax.methods.generate import guidance_edit
 from diffedit_jax.methods.inversion import descend, invert, passed, path
 from diffedit_jax.methods.null_text import fit_null_texts
 from diffedit_jax.transforms import NullTexts
 from tests.golden_models import GOLDEN, nhwc
+from tests.methods.toy import as_uint8, toy, two_pictures
 
 INNER, GUIDANCE = {"a": 3, "b": 8}, 2.5
 TOLERANCE = {"a": -1.0, "b": 0.03549630617048098}  # manifest, 02
@@ -69,3 +72,29 @@ def test_losses_updates_and_embeddings_are_the_official_ones(name, runs, case):
     expected = case["b_n_inner"] if name == "b" else np.full(4, 3)
     np.testing.assert_array_equal(fitted.updates[0], expected)
     np.testing.assert_allclose(fitted.x[0], back[0, -1], atol=1e-12)
+
+
+def test_fitting_brings_guidance_back_to_the_picture():
+    """The reconstruction at full guidance is far better than without fitting, and watching or
+    batching changes nothing."""
+    model, images = toy(), two_pictures()
+    given = dict(source=["0.8", "-0.6"], steps=10, guidance=4.0)
+    fitting = dict(inner=30, rate=0.1, tolerance=0.0)
+    image = null_text(model, images, **given, **fitting).astype(int)
+    fitted, plain = (
+        np.abs(i - as_uint8(images)).mean()
+        for i in (image, ddim_inversion(model, images, **given).astype(int))
+    )
+    assert fitted < 0.3 * plain
+    seen = []
+    watched = null_text(model, images, **given, **fitting, watch=lambda *a: seen.append(a[:2]))
+    assert np.abs(watched - image).max() <= 1 and seen[-1] == (30, 30)
+    alone = null_text(model, images[1:], **(given | dict(source=["-0.6"])), **fitting)
+    assert np.abs(alone[0].astype(int) - image[1]).max() <= 1
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(dict(inner=-1), "inner must"),
+                                                (dict(rate=0.0), "rate must")])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(wrong, message, tiny, picture):
+    with pytest.raises(de.UserError, match=message):
+        de.edit(tiny, picture, "null_text", source="a", steps=2, size=32, **wrong)
