@@ -21,7 +21,7 @@ setup(
         "huggingface_hub>=1.0,<4",
         "safetensors>=0.5,<1",
         "numpy>=2.0,<3",
-        "pillow>=11,<14",
+        "pillow>=12.3,<14",
         "ml_collections>=1.0,<2",
         "jaxtyping>=0.3,<0.5",
         "rich>=13,<17",

@@ -16,8 +16,8 @@ with install_import_hook("diffedit_jax", "beartype.beartype"):
 
 
 def pytest_configure(config):
-    cache = config.cache.mkdir("jax")
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    if hasattr(config, "cache"):  # not under -p no:cacheprovider
+        jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

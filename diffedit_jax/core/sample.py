@@ -129,8 +129,12 @@ def _advance(denoiser, solver, edit, carry, step, cond, record):
 
     if step.active is None:
         return walk(carry)
-    kept = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(walk, carry)[1])
+    kept = None if record is None else _zeros(jax.eval_shape(walk, carry)[1])
     return jax.lax.cond(step.active, walk, lambda carry: (carry, kept), carry)
+
+
+def _zeros(shapes):
+    return jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
 
 
 def _finite(x):
