@@ -17,7 +17,7 @@ setup(
         "flax>=0.11,<0.14",
         "optax>=0.2.5,<0.4",
         "orbax-checkpoint>=0.11,<0.14",
-        "transformers>=5.0,<6",
+        "transformers>=5.3,<6",
         "huggingface_hub>=1.0,<4",
         "safetensors>=0.5,<1",
         "numpy>=2.0,<3",
