@@ -77,6 +77,8 @@ def get_config() -> ConfigDict:
             average=0.998,
             drop=0.1,
             focus=0.5,  # from step 1500 on; 0 before
+            # From step 2500 on; even before.
+            emphasis={"3d render": 1.8, "pixel art": 2.5, "neon sign": 1.3, "pair": 2.0},
             save_every=250,
             log_every=25,
         )

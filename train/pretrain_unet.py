@@ -47,7 +47,8 @@ def training_data(config, out, tokenize):
         vae, weights.load(config.vae), config.pool, config.seed, out / "pool.npy"
     )
     scenes = latents.pool_scenes(config.pool, config.seed)
-    return latents.latent_batches(pool, scenes, tokenize, config.batch, config.seed)
+    emphasis = config.emphasis.to_dict()
+    return latents.latent_batches(pool, scenes, tokenize, config.batch, config.seed, emphasis)
 
 
 def main():

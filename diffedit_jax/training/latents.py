@@ -1,7 +1,8 @@
 """A pool of encoded scenes, so that the diffusion model trains without running the encoder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -34,14 +35,29 @@ def pool_scenes(count: int, seed: int) -> list[Scene]:
     return [scene for k in range(count // _PART) for scene in scenes_of(seed, k, _PART)]
 
 
+def emphasised(scenes: list[Scene], weights: Mapping[str, float]) -> np.ndarray:
+    """How often each scene is drawn, [n], sum 1: the weights of its style and layout multiplied.
+
+    Example: emphasised(scenes, {"pixel art": 2, "pair": 2}); what is not named has weight 1.
+    """
+    share = [weights.get(s.style, 1) * weights.get(s.layout, 1) for s in scenes]
+    return np.asarray(share, np.float64) / np.sum(share)
+
+
 def latent_batches(
-    pool: np.ndarray, scenes: list[Scene], tokenize: Callable, batch: int, seed: int
+    pool: np.ndarray,
+    scenes: list[Scene],
+    tokenize: Callable,
+    batch: int,
+    seed: int,
+    weights: Mapping[str, float] = MappingProxyType({}),
 ) -> Callable[[int], dict[str, np.ndarray]]:
     """Batches {"latent", "ids"} by step: random members of the pool, each with a fresh caption."""
+    share = emphasised(scenes, weights)
 
     def make(step: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((seed, step, 2))
-        chosen = rng.integers(0, len(pool), batch)
+        chosen = rng.choice(len(pool), batch, p=share)
         ids = tokenize([sample_caption(rng, scenes[k]) for k in chosen])
         return {"latent": pool[chosen].astype(np.float32), "ids": ids}
 
