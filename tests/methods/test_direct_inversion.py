@@ -1,12 +1,16 @@
 """Direct Inversion against the official code's runs, and what the aligned variant promises."""
 
 import sys
+import types
 
 import numpy as np
 import pytest
 
 import diffedit_jax as de
+from diffedit_jax.core import Schedule
 from diffedit_jax.methods import direct_inversion
+from diffedit_jax.methods.direct_inversion import _official_tables, aligned_table
+from diffedit_jax.methods.inversion import upward
 from tests.golden_models import GOLDEN, golden_bundle, nhwc
 
 # run: K, N, guidance, lambda, injected steps, what is injected, source (manifest, 04)
@@ -94,3 +98,39 @@ def test_what_cannot_be_meant_is_refused(tiny, picture, wrong, message):
     given = dict(prompt="a cat", steps=10) | wrong
     with pytest.raises(de.UserError, match=message):
         de.edit(tiny, picture, "direct_inversion", size=32, **given)
+
+
+@pytest.mark.parametrize("compat", ["official", ""])
+def test_levels_and_indices_replay_the_recorded_run(compat, case):
+    """At lambda 1 the network has no say: the recorded noise alone leads along the official run."""
+    model = types.SimpleNamespace(schedule=Schedule())
+    noise, z0 = nhwc(case["O1_eps_recorded"])[:, 0], latent_of(case)
+    if compat:
+        up, down = _official_tables(model, 10, 10, 1.0, "noise")
+        rows, theirs = np.arange(10), nhwc(case["O1_traj"])[:, 0]
+    else:
+        up = down = aligned_table(model, 10, 1.0, 1)
+        rows, theirs = np.flatnonzero(up.active), nhwc(case["A1_traj"])[:, 0]
+    rising = upward(up, "source")
+    told = rising.t[::-1][rows][::-1]
+    np.testing.assert_array_equal(told, 100.0 * np.arange(len(rows)))
+    x, kept = z0, np.zeros((10, *z0.shape))
+    for k, i in enumerate(np.sort(9 - rows)):
+        kept[i] = noise[k]
+        x = stepped(x, noise[k], rising, i)
+    mixed = kept[::-1]
+    for i, expected in zip(rows, theirs, strict=True):
+        x = stepped(x, mixed[i], down, i)
+        np.testing.assert_allclose(x, expected, atol=1e-4)
+    if not compat:
+        np.testing.assert_allclose(x, z0, atol=1e-4)
+
+
+def stepped(x, eps, rows, i):
+    clean = (x - rows.sigma[i] * eps) / rows.alpha[i]
+    return rows.alpha_next[i] * clean + rows.sigma_next[i] * eps
+
+
+def latent_of(case):
+    drawn = case["posterior_mean"] + case["posterior_std"] * case["posterior_noise"]
+    return nhwc(0.18215 * drawn)[0].astype(np.float64)

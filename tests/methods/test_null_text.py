@@ -68,7 +68,7 @@ def test_losses_updates_and_embeddings_are_the_official_ones(name, runs, case):
     texts = np.abs(fitted.texts[0] - case[f"{name}_uncond_list"][:, 0]).max()
     walked = np.abs(back[0] - nhwc(case[f"{name}_traj"])[:, 0]).max()
     print(name, "loss", relative, "texts", texts, "trajectory", walked)
-    assert relative < 1e-6 and texts < 1e-5 and walked < 1e-6
+    assert relative < 1e-8 and texts < 1e-7 and walked < 1e-8
     expected = case["b_n_inner"] if name == "b" else np.full(4, 3)
     np.testing.assert_array_equal(fitted.updates[0], expected)
     np.testing.assert_allclose(fitted.x[0], back[0, -1], atol=1e-12)
