@@ -1,5 +1,9 @@
 """DiffEdit against diffusers' pipeline and the restated paper, and its laws."""
 
+import sys
+import warnings
+
+import jax
 import numpy as np
 import pytest
 
@@ -17,8 +21,9 @@ from diffedit_jax.methods.diffedit import (
 )
 from diffedit_jax.methods.generate import guidance_edit
 from diffedit_jax.methods.inversion import descend, editing_table
-from diffedit_jax.methods.run import Draws, encode, guided
+from diffedit_jax.methods.run import Draws, guided
 from tests.golden_models import GOLDEN, golden_bundle, nhwc
+from tests.methods.toy_attention import a_picture, toy
 
 MASKS = {  # name: (pictures, noises, strength, clip ratio, guidance, steps)
     "m0": (1, 4, 0.5, 3.0, 7.5, 10),
@@ -88,8 +93,6 @@ def grid_of(model, count, strength=0.8):
 
 @pytest.fixture(scope="module")
 def inverted(case, model):
-    import jax
-
     with jax.default_matmul_precision("highest"):
         return {
             name: encoded(model, latents(case, count), prompt, guidance, grid_of(model, count))
@@ -205,94 +208,105 @@ def test_masks_that_mean_nothing_are_refused():
         usable(both, False)
 
 
-def test_equal_prompts_find_no_mask(tiny, picture):
-    with pytest.raises(de.UserError, match="prompt and source say the same"):
-        de.edit(tiny, picture, "diffedit", prompt="a cat", source="a cat", steps=4, size=32)
+@pytest.fixture(scope="module")
+def model6():
+    return toy()
+
+
+@pytest.fixture
+def latents_back(monkeypatch):
+    """diffedit gives its last latents instead of pictures."""
+    module = sys.modules["diffedit_jax.methods.diffedit"]
+    monkeypatch.setattr(module, "pictures", lambda model, x: np.asarray(x))
+
+
+HALF = np.zeros((1, 6, 6), np.float32)
+HALF[:, :, 3:] = 1
+
+
+def edited(model, **more):
+    given = dict(prompt=["a dog on a mat"], source=["a cat on a mat"], steps=4, guidance=3.0,
+                 maps=3, images=a_picture()) | more  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return de.methods.diffedit(model, **given)
 
 
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
+        (dict(prompt=["a cat on a mat"]), "prompt and source say the same"),
         (dict(compat="official"), "compat must be"),
         (dict(maps=0), "maps must be"),
         (dict(mask_strength=0.0), "mask_strength must be"),
         (dict(dilate=-1), "dilate must not"),
+        (dict(blur=-1), "blur must not"),
         (dict(noise=np.zeros((1, 2, 3, 3, 4))), "noise has shape"),
-        (dict(mask=np.zeros((32, 32))), "mask is empty: nothing would change"),
-        (dict(mask=np.ones((32, 32))), "covers the whole picture"),
+        (dict(mask=0 * HALF), "mask is empty: nothing would change"),
+        (dict(mask=0 * HALF + 1), "covers the whole picture"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(wrong, named, tiny, picture):
-    given = dict(prompt="a cat", source="a dog", steps=4, size=32)
+def test_mistakes_are_answered_in_one_line(wrong, named, model6):
     with pytest.raises(de.UserError, match=named) as told:
-        de.edit(tiny, picture, "diffedit", **(given | wrong))
+        edited(model6, **wrong)
     assert "\n" not in str(told.value)
 
 
-def test_the_mask_can_be_seen_and_given_to_other_methods(tiny, picture):
-    image = picture[None].astype(np.float32) / 127.5 - 1
-    given = dict(steps=4, maps=3, seed=5)
+def test_the_mask_can_be_seen_and_given_to_other_methods(model6):
+    given = dict(prompt=["a dog on a mat"], source=["a cat on a mat"], steps=4, maps=3, seed=5)
     with pytest.warns(UserWarning, match="covers"):
-        mask = diffedit_mask(tiny, image, prompt=["a cat"], source=["a dog"], **given)
-    assert mask.shape == (1, 32, 32) and set(np.unique(mask)) == {0.0, 1.0}
-    edit = dict(prompt="a cat", steps=4, size=32)
-    found = de.edit(tiny, picture, "diffedit", source="a dog", **edit, maps=3, seed=5)
-    shown = de.edit(tiny, picture, "diffedit", **edit, mask=mask[0])
-    np.testing.assert_array_equal(found.image, shown.image)
-    assert any("covers" in notice for notice in found.notices)
-    painted = de.edit(tiny, picture, "inpaint", **edit, mask=mask[0], band=0).image
-    np.testing.assert_array_equal(painted[mask[0] == 0], picture[mask[0] == 0])
+        mask = diffedit_mask(model6, a_picture(), **given)
+    assert mask.shape == (1, 6, 6) and set(np.unique(mask)) == {0.0, 1.0}
+    np.testing.assert_array_equal(edited(model6, seed=5), edited(model6, mask=mask, source=None))
+    painted = de.methods.inpaint(model6, a_picture(), prompt=["a dog"], mask=mask, steps=4, band=0)
+    source = np.round((a_picture() / 2 + 0.5) * 255)
+    np.testing.assert_array_equal(painted[mask == 0], source[mask == 0])
 
 
-def test_no_knob_compiles_anything(tiny, picture):
+def test_no_knob_compiles_anything(model6):
     """Statistics, strengths, prompts and the mask's own noise are data."""
-    import jax
-
     seen = []
 
     def listen(event, duration, **kwargs):
         if event == "/jax/core/compile/backend_compile_duration":
             seen.append(event)
 
-    given = dict(prompt="a cat", source="a dog", steps=4, size=32, maps=3)
-    turned = dict(prompt="two dogs", source="a boat", mask_strength=0.8, clip_ratio=2.0, dilate=1,
-                  threshold=0.4, blur=0.7, strength=0.5, guidance=3.0, encode_prompt="a boat",
-                  compat="diffusers", seed=4)  # fmt: skip
-    de.edit(tiny, picture, "diffedit", **given)
+    edited(model6)
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        de.edit(tiny, picture, "diffedit", **(given | turned))
+        edited(model6, prompt=["two dogs"], source=["a boat"], mask_strength=0.8, clip_ratio=2.0,
+               dilate=1, threshold=0.4, blur=0.7, strength=0.5, guidance=4.0, seed=4,
+               encode_prompt="a boat", compat="diffusers")  # fmt: skip
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert not seen
 
 
-def test_pasting_keeps_every_pixel_outside(tiny, picture):
-    half = np.zeros((32, 32), np.float32)
-    half[:, 16:] = 1
-    shown = de.edit(tiny, picture, "diffedit", prompt="a cat", steps=4, size=32, mask=half,
-                    paste=True).image  # fmt: skip
-    np.testing.assert_array_equal(shown[:, :16], picture[:, :16])
-    assert (shown[:, 16:] != picture[:, 16:]).any()
+def test_pasting_keeps_every_pixel_outside(model6):
+    source = np.round((a_picture() / 2 + 0.5) * 255)
+    shown = edited(model6, mask=HALF, paste=True)
+    np.testing.assert_array_equal(shown[:, :, :3], source[:, :, :3])
+    assert (shown[:, :, 3:] != source[:, :, 3:]).any()
 
 
-def test_the_background_is_the_autoencoders_own(tiny, picture, monkeypatch):
+@pytest.mark.parametrize(("strength", "guidance"), [(0.5, 2.0), (1.0, 9.0)])
+def test_the_background_is_the_pictures_own(strength, guidance, model6, latents_back):
     """In latents, to the bit, whatever guidance and strength are."""
-    import sys
+    z, z0 = edited(model6, mask=HALF, strength=strength, guidance=guidance), a_picture()
+    np.testing.assert_array_equal(z[:, :, :3], z0[:, :, :3])
+    assert (z[:, :, 3:] != z0[:, :, 3:]).all()
 
-    module = sys.modules["diffedit_jax.methods.diffedit"]
-    monkeypatch.setattr(module, "pictures", lambda model, x: np.asarray(x))
-    image = picture[None].astype(np.float32) / 127.5 - 1
-    half = np.zeros((1, 32, 32), np.float32)
-    half[:, :, 16:] = 1
-    z0 = np.asarray(encode(tiny, image))
-    for strength, guidance in ((0.5, 2.0), (1.0, 9.0)):
-        with pytest.warns(UserWarning, match="covers 50 %"):
-            z = de.methods.diffedit(tiny, image, prompt=["a cat"], mask=half, steps=4,
-                                    strength=strength, guidance=guidance)  # fmt: skip
-        left = z.shape[2] // 2
-        np.testing.assert_array_equal(z[:, :, :left], z0[:, :, :left])
-        assert (z[:, :, left:] != z0[:, :, left:]).all()
+
+def test_pictures_of_a_batch_are_what_they_are_alone(model6, latents_back):
+    """Masks, noises, strengths and encodings are each picture's own."""
+    images = np.concatenate([a_picture(), a_picture()[:, ::-1] * 0.5])
+    prompts, strength = ["a dog on a mat", "a red boat"], [0.5, 1.0]
+    both = edited(model6, images=images, prompt=prompts, source=["a cat", "a cat"],
+                  strength=strength, seed=[3, 8])  # fmt: skip
+    for i in range(2):
+        alone = edited(model6, images=images[i : i + 1], prompt=prompts[i : i + 1],
+                       source=["a cat"], strength=strength[i], seed=[3, 8][i])  # fmt: skip
+        np.testing.assert_allclose(alone[0], both[i], atol=1e-5)
 
 
 def test_a_whole_edit_beside_the_live_pipeline(case, model, highest):
