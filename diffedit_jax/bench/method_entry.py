@@ -38,8 +38,12 @@ def entries(model: str, steps: int, threads: int, torch: bool) -> tuple[list[Ent
     for name, method in methods().items():
         needs = [p.name for p in method.parameters.values() if p.required]
         missing = [need for need in needs if need not in (*GIVEN, "mask")]
-        if method.start != "picture" or missing or 4 not in method.channels:
-            left_out[name] = f"needs {', '.join(missing)}" if missing else "another kind of model"
+        if method.start == "noise":
+            missing = ["no picture"]
+        elif 4 not in method.channels:
+            missing = ["another kind of model"]
+        if missing:
+            left_out[name] = f"needs {', '.join(missing)}"
             continue
         found.append(Entry(name, module, ("ours", *words), request=name))
     return found, left_out
@@ -79,12 +83,13 @@ class Methods(dict):
 
 def reference(model: str, steps: int) -> Callable[[], Any]:
     """Image-to-image of diffusers on torch, warmed up."""
+    import torch
     from diffusers import StableDiffusionImg2ImgPipeline
     from PIL import Image
 
     pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
         folder_of(model), safety_checker=None, requires_safety_checker=False
-    )
+    ).to(torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     image = Image.fromarray(picture())
 
