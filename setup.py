@@ -29,7 +29,7 @@ setup(
     extras_require={
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
-        "tpu-aot": ["libtpu>=0.0.40,<0.1"],  # the TPU compiler alone, for `diffedit bench tpu`
+        "tpu-aot": ["libtpu>=0.0.42,<0.0.50"],  # the TPU compiler alone, for `diffedit bench tpu`
         "test": [
             "beartype>=0.20,<1",
             "diffusers>=0.36,<0.50",
