@@ -143,9 +143,9 @@ def fit_null_texts(model, table: Step, pivots, x, cond, guidance, *, inner: int 
     Example: `chain(NullTexts(texts=fitted.texts), guidance_edit(guidance, 0.0, b))` for sampling.
     """
     count, size = len(x), len(table.index)
-    fit = Fit(guidance=per_image(guidance, count, "guidance"), rate=per_image(rate, count, "rate"),
-              inner=jnp.full(count, inner, jnp.int32),
-              tolerance=per_image(tolerance, count, "tolerance"))  # fmt: skip
+    knobs = dict(guidance=guidance, tolerance=tolerance, rate=rate)
+    knobs = {k: _per_image(v, count, k, x.dtype) for k, v in knobs.items()}
+    fit = Fit(inner=jnp.full(count, inner, jnp.int32), **knobs)
     rows = counted(table if table.active is not None else table.replace(active=np.ones(size, bool)))
     begin = x, cond.text[:, 0]
     if watch is None:
@@ -153,6 +153,12 @@ def fit_null_texts(model, table: Step, pivots, x, cond, guidance, *, inner: int 
     else:
         end, kept = _fit_watched(model, watch, fit, rows, pivots, cond, begin, _limit(inner))
     return Fitted(end[0], *kept)
+
+
+def _per_image(value, count: int, name: str, dtype):
+    """`per_image` in the latent's own precision."""
+    per_image(value, count, name)  # refuses a wrong number of values
+    return jnp.broadcast_to(jnp.asarray(value, dtype), (count,))
 
 
 def _limit(inner: int) -> int:
