@@ -78,14 +78,16 @@ def write_clip(runs, folder):
     )
 
 
+KEPT = ("README.md", "defaults.json", "quality.json")
+
+
 def main():
-    """Write the folder anew; README.md in it is kept."""
+    """Write the folder anew; what was written by hand or measured (KEPT) stays in it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=Path("diffedit_jax/assets/emoji"))
     found = parser.parse_args()
-    kept = found.out / "README.md"
-    card = kept.read_text() if kept.exists() else None
+    kept = {p: p.read_text() for name in KEPT if (p := found.out / name).exists()}
     shutil.rmtree(found.out, ignore_errors=True)
     found.out.parent.mkdir(parents=True, exist_ok=True)
     write_folder(
@@ -97,8 +99,8 @@ def main():
     for name, write in (("clip", write_clip), ("judge", write_judge)):
         if (found.runs / name / f"{name}.safetensors").exists():
             write(found.runs, found.out / name)
-    if card:
-        kept.write_text(card)
+    for path, text in kept.items():
+        path.write_text(text)
 
 
 def write_judge(runs, folder):
