@@ -1,6 +1,6 @@
 """The tiny CLIP of the embedded model: image and text towers, contrastive.
 
-Method: Radford et al. 2021. Hardware: 2 CPU cores. Time: about 8 minutes.
+Method: Radford et al. 2021. Hardware: 2 CPU cores. Time: about 10 minutes.
 Outcome: the right caption among 64 for most pictures; see diffedit_jax/assets/emoji/README.md.
 Command: python train/pretrain_clip.py --config configs/pretrain_clip.py --out runs/clip
 """
@@ -45,7 +45,7 @@ def get_config() -> ConfigDict:
             clip=CLIP,
             seed=5,
             batch=64,
-            steps=900,
+            steps=900,  # the weights that ship are those of step 500
             rate=1e-3,
             noise=0.15,
             save_every=500,

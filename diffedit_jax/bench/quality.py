@@ -31,7 +31,7 @@ def quality(source="emoji", out: str | Path | None = None, *, scales=(), **optio
     chosen = {}
     if scales:
         steps = {"steps": options["steps"]} if "steps" in options else {}
-        chosen = measures.choose_guidance(model, judge, scales, 96, **steps)
+        chosen = measures.choose_guidance(model, judge, scales, 64, **steps)
         options["guidance"] = max(chosen, key=chosen.get)
     found = measures.report(model, judge, **options)
     found = {"bars": measures.against_bars(found), "guidance_choice": chosen, **found}

@@ -21,7 +21,7 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 def rate(hits: Sequence[bool]) -> dict:
     """A share of yes answers with its 95 % interval: {"value", "low", "high", "n"}."""
     hits = np.asarray(hits, bool)
-    low, high = wilson(int(hits.sum()), len(hits))
+    low, high = (min(max(end, 0.0), 1.0) for end in wilson(int(hits.sum()), len(hits)))
     return {"value": round(float(hits.mean()), 4), "low": round(low, 4), "high": round(high, 4),
             "n": len(hits)}  # fmt: skip
 
