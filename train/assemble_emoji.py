@@ -52,11 +52,11 @@ def clip_weights(params):
     heads = {
         "text_projection.weight": text.pop("text_projection")["kernel"].T,
         "visual_projection.weight": vision.pop("visual_projection")["kernel"].T,
-        "logit_scale": params["logit_scale"],
+        "logit_scale": np.reshape(params["logit_scale"], ()),
     }
     found = {f"text_model.{k}": v for k, v in export(text).items()}
     found |= {f"vision_model.{k}": v for k, v in export(vision).items()} | heads
-    return {k: np.ascontiguousarray(v, np.float16) for k, v in found.items()}
+    return {k: np.array(v, np.float16, order="C") for k, v in found.items()}
 
 
 def write_clip(runs, folder):

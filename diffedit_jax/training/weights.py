@@ -12,7 +12,7 @@ def save(params: Any, path: Path) -> None:
     from safetensors.numpy import save_file
 
     flat = flatten_dict(params, sep="/")
-    save_file({k: np.ascontiguousarray(v, np.float32) for k, v in flat.items()}, str(path))
+    save_file({k: np.array(v, np.float32, order="C") for k, v in flat.items()}, str(path))
 
 
 def load(path: Path) -> Any:
