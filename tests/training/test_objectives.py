@@ -134,7 +134,7 @@ def test_a_training_step_of_a_tiny_model_lowers_the_loss_on_a_fixed_batch():
     )  # fmt: skip
     keys = jax.random.split(jax.random.PRNGKey(0), 4)
     ids = jax.random.randint(keys[0], (8, 6), 0, 19)
-    x = jax.random.normal(keys[1], (8, 8, 8, 4))
+    x = jnp.broadcast_to(2 * jax.random.normal(keys[1], (4,)), (8, 8, 8, 4))
     params = {
         "unet": jax.jit(unet.init)(keys[2], x, jnp.zeros(8), jnp.zeros((8, 6, 8)))["params"],
         "text_encoder": jax.jit(text.init)(keys[3], ids)["params"],
