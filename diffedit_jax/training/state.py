@@ -21,7 +21,7 @@ class TrainState(struct.PyTreeNode):
 
 def create_state(params: Any, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
     """Start a run at step 0 with the average equal to the parameters."""
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(jnp.array, params)  # copies: the step consumes the state's buffers
     average = jax.tree.map(jnp.copy, params)
     return TrainState(
         jnp.int32(0), params, average, optimiser.init(params), jax.random.PRNGKey(seed)

@@ -74,7 +74,11 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
 
 
 def test_weights_come_back_as_they_were(tmp_path):
-    tree = {"a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)}, "c": np.float32([7]), "d": np.float32(3)}
+    tree = {
+        "a": {"b": np.arange(6, dtype=np.float32).reshape(2, 3)},
+        "c": np.float32([7]),
+        "d": np.float32(3),
+    }
     weights.save(tree, tmp_path / "w.safetensors")
     back = weights.load(tmp_path / "w.safetensors")
     assert (back["a"]["b"] == tree["a"]["b"]).all() and (back["c"] == tree["c"]).all()
