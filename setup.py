@@ -1,12 +1,14 @@
 """Installs diffedit_jax; `pip install .` to use it, `pip install ".[test]"` to check it."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="diffedit_jax",
     version="0.1.0",
-    description="Diffusion image editing in JAX: load a Stable Diffusion checkpoint, edit a picture.",
-    long_description=open("README.md", encoding="utf-8").read(),
+    description="Diffusion image editing in JAX: load a checkpoint, edit a picture.",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",

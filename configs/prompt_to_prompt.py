@@ -1,11 +1,13 @@
-"""Prompt-to-Prompt: another word, the same layout, by sharing attention maps.
+r"""Prompt-to-Prompt: another word, the same layout, by sharing attention maps.
 
-Paper: Hertz et al. 2022 (2208.01626). The paper's examples take the source's cross attention for 0.8
-and its self attention for 0.4 of the steps; for one changed word 0.4 for that word ("0.8, lion=0.4").
-With a picture: Ju et al. 2024 (2310.01506) for the inversion.
+Paper: Hertz et al. 2022 (2208.01626). The paper's examples take the source's cross attention for
+0.8 and its self attention for 0.4 of the steps; for one changed word 0.4 for that word
+("0.8, lion=0.4"). With a picture: Ju et al. 2024 (2310.01506) for the inversion.
 Hardware: any; the embedded model on two CPU cores, Stable Diffusion on one GPU or TPU core.
 Expected outcome: the prompt's object where the source's object was, everything else as it was.
-Command: diffedit edit cat.png --config configs/prompt_to_prompt.py --source "a cat on a blue background" --prompt "a dog on a blue background" --out dog.png
+Command: diffedit edit cat.png --method prompt_to_prompt \
+    --source "a cat on a blue background" \
+    --prompt "a dog on a blue background" --out dog.png
 """
 
 from ml_collections import ConfigDict
