@@ -17,7 +17,7 @@
 # shows the same calls with a Stable Diffusion checkpoint of your own.
 
 # %%
-# In Colab, first: %pip install diffedit_jax
+# In Colab, first clone the repository, then: %pip install ./diffedit_jax
 import diffedit_jax as de
 
 model = de.load("emoji")
