@@ -1,5 +1,7 @@
 """The judge of the emoji world: a classifier of renders, for measuring generated pictures.
 
+Method: cross entropy per attribute on noised and blurred renders (docs/embedded_model.md).
+
 Hardware: 2 CPU cores. Time: about 6 minutes. Outcome: at least 0.98 on clean held-out renders.
 Command: python train/pretrain_judge.py --config configs/pretrain_judge.py --out runs/judge
 """

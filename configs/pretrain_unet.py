@@ -67,6 +67,7 @@ def get_config() -> ConfigDict:
             text=TEXT,
             scheduler=SCHEDULER,
             vae="runs/vae/vae.safetensors",
+            start="",  # a model to go on from, with its autoencoder; "": random weights
             seed=3,
             pool=12_000,  # scenes encoded before training
             batch=32,

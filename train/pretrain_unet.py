@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from configs.pretrain_vae import NETWORK
+from diffedit_jax.bundles import load
 from diffedit_jax.core.time import Schedule
 from diffedit_jax.models.clip import CLIPText
 from diffedit_jax.models.unet import UNet
@@ -40,12 +41,17 @@ def initial(unet, text, seed, tokens):
     return {"unet": params, "text_encoder": words}
 
 
-def training_data(config, out, tokenize):
-    """The pool of latents and its batches."""
+def trained(model):
+    """The parameters of a model that is there already, to go on from: float32."""
+    parts = {"unet": model.denoiser.params, "text_encoder": model.texts[0].params}
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), parts)
+
+
+def training_data(config, out, tokenize, model):
+    """The pool of latents and its batches; `model` brings its own autoencoder, if there is one."""
     vae = AutoencoderKL.from_config(NETWORK)
-    pool = latents.encode_pool(
-        vae, weights.load(config.vae), config.pool, config.seed, out / "pool.npy"
-    )
+    params = model.vae.params if model else weights.load(config.vae)
+    pool = latents.encode_pool(vae, params, config.pool, config.seed, out / "pool.npy")
     scenes = latents.pool_scenes(config.pool, config.seed)
     emphasis = config.emphasis.to_dict()
     return latents.latent_batches(pool, scenes, tokenize, config.batch, config.seed, emphasis)
@@ -58,8 +64,9 @@ def main():
     tokenize = data.load_tokenizer(out / "tokenizer")
     empty = tokenize([""])[0]
     unet, text = networks(config, int(empty.max()) + 1)
+    model = load(config.start) if config.start else None
     optimiser = state.adamw(config.rate, config.steps, warmup=config.warmup, settle=config.settle)
-    params = initial(unet, text, config.seed, len(empty))
+    params = trained(model) if model else initial(unet, text, config.seed, len(empty))
     schedule = Schedule()  # Stable Diffusion's, as the scheduler config says
     loss = objectives.text_to_image_loss(
         unet, text, kind=config.scheduler.prediction_type, schedule=schedule, drop=config.drop,
@@ -73,7 +80,7 @@ def main():
     final = loop.fit(
         state.create_state(params, optimiser, config.seed),
         state.make_step(loss, optimiser, decay=config.average),
-        training_data(config, out, tokenize),
+        training_data(config, out, tokenize, model),
         steps=config.steps, folder=out, save_every=config.save_every,
         log_every=config.log_every, watch=save,
     )  # fmt: skip
