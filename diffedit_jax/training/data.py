@@ -1,4 +1,4 @@
-"""Batches of rendered scenes, a pure function of (seed, step)."""
+"""Batches that are a pure function of (seed, step): rendered scenes."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,38 @@ from diffedit_jax.scenes import render_batch, sample_caption, sample_scene
 from diffedit_jax.scenes.spec import Scene
 
 _STREAM = 7919  # keeps the seeds of different uses apart
+
+
+class Stepped:
+    """Data that is a function of the step alone: the k-th batch is `make(k)`.
+
+    Args:
+      make: step -> dict of arrays, the whole batch of all processes.
+      share: (index, count) from `sharding.share`: the part of it that this process is given.
+    """
+
+    def __init__(self, make: Callable[[int], dict], share: tuple[int, int] = (0, 1)):
+        self._make, self._share, self._step = make, share, 0
+
+    def next(self) -> dict[str, np.ndarray]:
+        """This process's part of the next batch."""
+        batch = self._make(self._step)
+        self._step += 1
+        return {name: part_of(x, *self._share) for name, x in batch.items()}
+
+    def state(self) -> dict:
+        """Where the data stands, as JSON."""
+        return {"step": self._step}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state()`."""
+        self._step = state["step"]
+
+
+def part_of(rows: np.ndarray, index: int, count: int) -> np.ndarray:
+    """Part number `index` of `count` equal parts."""
+    size = len(rows) // count
+    return rows[index * size : (index + 1) * size]
 
 
 def scenes_of(seed: int, step: int, count: int, **choices) -> list[Scene]:
@@ -26,13 +58,13 @@ def _crop(rng, picture, size):
     return picture[top : top + size, left : left + size]
 
 
-def crops(seed: int, batch: int, size: int) -> Callable[[int], np.ndarray]:
-    """Random square crops [batch, size, size, 3] in [-1, 1] of training scenes, by step."""
+def crops(seed: int, batch: int, size: int) -> Callable[[int], dict[str, np.ndarray]]:
+    """Random square crops {"image": [batch, size, size, 3]} in [-1, 1] of scenes, by step."""
 
-    def make(step: int) -> np.ndarray:
+    def make(step: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng((seed, step))
         pictures = render_batch(scenes_of(seed, step, batch))
-        return to_unit(np.stack([_crop(rng, picture, size) for picture in pictures]))
+        return {"image": to_unit(np.stack([_crop(rng, picture, size) for picture in pictures]))}
 
     return make
 

@@ -1,6 +1,7 @@
-"""The state of a training run and the one jitted step that moves it."""
+"""The state of a training run: everything that it needs to go on bit-equal, and nothing else."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from typing import Any
 
 import jax
@@ -8,75 +9,74 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from .sharding import shardings
+from .task import Task
+
+_START = 2**32 - 1  # the key of the start: no step has this number
+
 
 class TrainState(struct.PyTreeNode):
-    """Everything a run needs to go on bit-equal: save it and nothing else."""
+    """Saved whole. The frozen parameters are not part of it."""
 
-    step: Any  # int32 scalar
-    params: Any  # pytree of float32
-    average: Any  # exponential moving average of params, same tree
+    step: Any  # int32: batches seen, those that were skipped too
+    updates: Any  # int32: how often the optimiser has moved
+    trained: Any  # pytree of float32
+    average: Any  # exponential moving average of `trained`, or None
     optimiser: Any  # optax state
-    key: Any  # PRNG key data of the run; step keys are folded from it
+    accumulated: Any  # sum of gradients since the last update, or None if each batch is an update
+    held: Any  # int32: batches in `accumulated`
+    skipped: Any  # int32: batches whose loss or gradient was not finite
+    streak: Any  # int32: how many of those came last in a row
+    key: Any  # uint32 [2]; the keys of a step are folded from it
 
 
-def create_state(params: Any, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
-    """Start a run at step 0 with the average equal to the parameters."""
-    params = jax.tree.map(jnp.array, params)  # copies: the step consumes the state's buffers
-    average = jax.tree.map(jnp.copy, params)
-    return TrainState(
-        jnp.int32(0), params, average, optimiser.init(params), jax.random.PRNGKey(seed)
+def create_state(
+    task: Task, optimiser: optax.GradientTransformation, config: Any, mesh: Any
+) -> TrainState:
+    """A run at step 0, created in the places that the task's rules give its arrays.
+
+    Args:
+      config: `settings.complete(...)`; read are seed, accumulate and average.
+      mesh: from `sharding.make_mesh`.
+    """
+    placed = jax.tree.map(lambda x: x.sharding, shapes_of_state(task, optimiser, config, mesh))
+    params = jax.device_put(task.params, shardings(task.params, mesh, task.rules))
+    make = jax.jit(_maker(task, optimiser, config), out_shardings=placed)
+    return make(params, jax.random.PRNGKey(config.seed))
+
+
+def shapes_of_state(
+    task: Task, optimiser: optax.GradientTransformation, config: Any, mesh: Any
+) -> TrainState:
+    """Shapes, dtypes and places of the state, without making it."""
+    make = _maker(task, optimiser, config)
+    shapes = jax.eval_shape(make, task.params, jax.random.PRNGKey(config.seed))
+    placed = shardings(shapes, mesh, task.rules)
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, placed
     )
 
 
-def move_average(average: Any, params: Any, decay: float, step: Any) -> Any:
-    """average <- d average + (1 - d) params, with d = min(decay, (1 + step) / (10 + step))."""
-    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda a, p: rate * a + (1 - rate) * p, average, params)
+def _maker(task, optimiser, config):
+    def make(params, key):
+        start = task.selection.init(params, jax.random.fold_in(key, _START))
+        # Copies: the step consumes the state's buffers, and callers keep their parameters.
+        trained = jax.tree.map(lambda x: jnp.copy(jnp.asarray(x, jnp.float32)), start)
+        return _begin(trained, optimiser, key, config)
+
+    return make
 
 
-def make_step(
-    loss: Callable, optimiser: optax.GradientTransformation, *, decay: float = 0.999
-) -> Callable:
-    """Build `step(state, batch) -> (state, metrics)` from `loss(params, batch, key, step)`.
-
-    `loss` returns (scalar, dict of scalars). The key of a step is fold_in(state.key, state.step).
-    The state's buffers are donated.
-    """
-
-    def step(state, batch):
-        key = jax.random.fold_in(state.key, state.step)
-        gradient = jax.value_and_grad(loss, has_aux=True)
-        (value, metrics), grads = gradient(state.params, batch, key, state.step)
-        updates, moments = optimiser.update(grads, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = move_average(state.average, params, decay, state.step)
-        metrics = {"loss": value, "gradient": optax.global_norm(grads), **metrics}
-        return TrainState(state.step + 1, params, average, moments, state.key), metrics
-
-    return jax.jit(step, donate_argnums=0)
-
-
-def adamw(
-    rate: float,
-    steps: int,
-    *,
-    warmup: int = 100,
-    settle: float = 1.0,
-    decay: float = 0.01,
-    clip: float = 1.0,
-) -> optax.GradientTransformation:
-    """AdamW with clipping by global norm and a rate that rises, holds and falls.
-
-    Linear warm-up, then constant, then a cosine to 2 % of the rate over the last share `settle` of
-    the steps; settle = 1 falls from the end of the warm-up. A long run can be cut short by resuming
-    it with fewer `steps`, as long as its fall has not begun.
-    """
-    fall = min(int(settle * steps), max(steps - warmup, 1))
-    pieces = [
-        optax.linear_schedule(0.0, rate, warmup),
-        optax.constant_schedule(rate),
-        optax.cosine_decay_schedule(rate, fall, 0.02),
-    ]
-    schedule = optax.join_schedules(pieces, [warmup, max(steps - fall, warmup)])
-    weights = optax.adamw(schedule, b2=0.99, weight_decay=decay)
-    return optax.chain(optax.clip_by_global_norm(clip), weights)
+def _begin(trained, optimiser, key, config):
+    return TrainState(
+        step=jnp.int32(0),
+        updates=jnp.int32(0),
+        trained=trained,
+        average=jax.tree.map(jnp.copy, trained) if config.average else None,
+        optimiser=optimiser.init(trained),
+        accumulated=jax.tree.map(jnp.zeros_like, trained) if config.accumulate > 1 else None,
+        held=jnp.int32(0),
+        skipped=jnp.int32(0),
+        streak=jnp.int32(0),
+        key=key,
+    )

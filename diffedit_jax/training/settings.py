@@ -1,0 +1,69 @@
+"""What every training run can be told, with its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+
+def defaults() -> ConfigDict:
+    """Every setting of the trainer; a task's own settings lie beside them in its config."""
+    return ConfigDict({**_run(), **_optimiser(), **_average(), **_machine(), **_reports()})
+
+
+def _run():
+    return dict(
+        steps=1000,  # updates of the optimiser
+        batch=4,  # examples of one step over all processes
+        accumulate=1,  # batches of one update
+        seed=0,
+        patience=5,  # batches in a row with NaN or infinity that end the run
+    )
+
+
+def _optimiser():
+    return dict(
+        optimiser="adamw",  # or adam
+        rate=1e-4,
+        schedule="constant",  # see optimisers.rates
+        warmup=0,  # updates
+        settle=1.0,  # share of the run in which schedule="settle" falls
+        cycles=1,  # of cosine_with_restarts
+        power=1.0,  # of polynomial
+        betas=(0.9, 0.999),
+        epsilon=1e-8,
+        decay=1e-2,  # of the weights; torch's default
+        clip=1.0,  # greatest norm of all gradients together; 0: none
+    )
+
+
+def _average():
+    return dict(
+        average=0.0,  # greatest decay of the moving average; 0: none is kept
+        averaging="diffusers",  # or litema; see average.decay_at
+        average_least=0.0,
+        average_after=0,
+        average_power=0.0,
+        average_gamma=1.0,
+    )
+
+
+def _machine():
+    return dict(
+        mesh="data=-1",  # for example data=2,fsdp=4,tensor=1; -1: all devices that are left
+        compute="float32",  # or bfloat16: dtype of the products; the state is float32 always
+        remat=False,  # keep only products for the backward pass
+    )
+
+
+def _reports():
+    return dict(save_every=500, keep_last=2, keep_best=0, log_every=50, watch_every=0)
+
+
+def complete(config: Any) -> ConfigDict:
+    """The defaults with everything that `config` says; what a task says of its own is kept."""
+    found = defaults()
+    with found.unlocked():
+        found.update(dict(config) if config else {})
+    return found

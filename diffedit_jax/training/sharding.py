@@ -1,0 +1,115 @@
+"""Where arrays lie: a mesh of data, fsdp and tensor, and rules from paths to places."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ..errors import UserError
+
+AXES = ("data", "fsdp", "tensor")
+ROWS = PartitionSpec(("data", "fsdp"))  # how examples are spread
+_WORTH = 1024  # elements below which an array is kept whole
+
+_DOWN = "(to_q|to_k|to_v|q_proj|k_proj|v_proj|net_0_proj|fc1)/kernel$"
+_UP = "(to_out_0|out_proj|net_2|fc2)/kernel$"
+# Megatron's pairs: the first product splits its outputs, the second its inputs, one sum after both.
+NETWORK_RULES = (
+    (_DOWN, PartitionSpec(None, "tensor")),
+    (_UP, PartitionSpec("tensor", None)),
+)
+
+
+def parse_mesh(text: str, count: int) -> dict[str, int]:
+    """{axis: size} of "data=2,fsdp=2,tensor=2"; -1 is what is left of `count` devices.
+
+    Raises:
+      UserError: unknown axis, more than one -1, or sizes that do not make `count`.
+    """
+    sizes = dict.fromkeys(AXES, 1)
+    for part in filter(None, text.replace(" ", "").split(",")):
+        name, _, size = part.partition("=")
+        if name not in AXES or not re.fullmatch(r"-1|[1-9]\d*", size):
+            raise UserError(f"mesh={text!r}: {part!r} is not one of {', '.join(AXES)} =number")
+        sizes[name] = int(size)
+    free = [name for name, size in sizes.items() if size == -1]
+    known = math.prod(size for size in sizes.values() if size > 0)
+    if len(free) == 1 and count % known == 0:
+        sizes[free[0]] = count // known
+    if math.prod(sizes.values()) != count or len(free) > 1:
+        raise UserError(f"mesh={text!r} does not fit {count} device(s); let the sizes multiply to "
+                        f"{count}, or give one axis -1")  # fmt: skip
+    return sizes
+
+
+def make_mesh(text: str = "data=-1", devices: Any = None) -> Mesh:
+    """The mesh of a config's `mesh` over all devices (of all processes)."""
+    devices = jax.devices() if devices is None else devices
+    shape = tuple(parse_mesh(text, len(devices)).values())
+    if devices[0].platform == "tpu":
+        from jax.experimental import mesh_utils
+
+        return Mesh(mesh_utils.create_device_mesh(shape, devices), AXES)
+    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+
+def place(shape: tuple[int, ...], path: str, mesh: Mesh, rules: tuple) -> PartitionSpec:
+    """Where an array of this path lies: its rule, then fsdp on its largest dimension that divides.
+
+    A rule's axis that does not divide its dimension is dropped; small arrays are kept whole.
+    """
+    found = next((spec for pattern, spec in rules if re.search(pattern, path)), ())
+    axes = [_fits(axis, size, mesh) for axis, size in zip((*found, *[None] * 8), shape)]  # noqa: B905
+    ways = mesh.shape["fsdp"]
+    if ways > 1 and math.prod(shape) >= _WORTH and "fsdp" not in axes:
+        free = [i for i, axis in enumerate(axes) if axis is None and shape[i] % ways == 0]
+        if free:
+            axes[max(free, key=lambda i: shape[i])] = "fsdp"
+    return PartitionSpec(*axes)
+
+
+def _fits(axis, size, mesh):
+    return axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
+
+
+def shardings(tree: Any, mesh: Mesh, rules: tuple) -> Any:
+    """A NamedSharding for every array of a tree (arrays or their shapes), by `place`."""
+
+    def one(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        return NamedSharding(mesh, place(leaf.shape, name, mesh, rules))
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def share(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): which of `count` equal parts of a global batch this process loads."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    places = NamedSharding(mesh, ROWS).addressable_devices_indices_map((ways,))
+    rows = sorted({part[0].start or 0 for part in places.values()})
+    if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] % len(rows):
+        raise UserError(
+            "this mesh gives a process examples that do not follow each other; make tensor smaller"
+        )
+    return rows[0] // len(rows), ways // len(rows)
+
+
+def spread(batch: Any, mesh: Mesh) -> Any:
+    """This process's part of a batch as arrays over all devices, examples over data and fsdp."""
+    index, count = share(mesh)
+    del index
+    ways, place = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, ROWS)
+
+    def one(x):
+        x = np.asarray(x)
+        if len(x) * count % ways:
+            raise UserError(f"batch={len(x) * count} does not divide by the {ways} parts of the "
+                            f"mesh's data and fsdp; change batch or mesh")  # fmt: skip
+        return jax.make_array_from_process_local_data(place, x)
+
+    return jax.tree.map(one, batch)
