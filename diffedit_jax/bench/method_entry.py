@@ -1,121 +1,130 @@
-"""Editing methods, or the image-to-image of diffusers, on one small model: entries of a contest."""
+"""Editing methods, ours or those of diffusers, on one small model: entries of a contest."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from . import random_model
 from .contest import Entry, hold_to_cores, serve
+from .method_reference import COUNTERPARTS, GIVEN, INSTRUCTION, References, hole, picture
 
-REFERENCE = "diffusers img2img"
-GIVEN = {"prompt": "a dog on a blue background", "source": "a cat on a blue background"}
 STRENGTH = 0.8  # of image-to-image; the default of sdedit
+SISTERS = {8: "instruct", 9: "example"}  # models of other input channels: emoji-instruct, ...
 
 
-def folder_of(model: str) -> Path:
-    """The diffusers folder of a model that is given by name or by its folder."""
-    if model == "emoji":
-        return Path(__file__).resolve().parents[1] / "assets" / "emoji"
-    return Path(model)
+def model_for(name: str, model: str) -> str | None:
+    """The model that a method runs on: the given one, its sister of more channels, or None."""
+    from ..bundles.loading import ASSETS
+    from ..methods import find
+
+    channels = find(name).channels
+    if 4 in channels or Path(model).is_dir():
+        return model
+    sister = f"{model}-{SISTERS[min(channels)]}"
+    return sister if (ASSETS / sister).is_dir() else None
 
 
-def entries(model: str, steps: int, threads: int, torch: bool) -> tuple[list[Entry], dict]:
-    """(entries, {what is left out: why}): the reference first, then every method that can run."""
+def entries(options: argparse.Namespace, torch: bool, scratch: Path) -> tuple[list, dict]:
+    """(pairs of (our entry, its counterpart or None), {what is left out: why})."""
     from ..methods import methods
 
-    words = (model, "--steps", str(steps), "--threads", str(threads))
-    module = "diffedit_jax.bench.method_entry"
-    found, left_out = [], {}
-    if torch:
-        found.append(Entry(REFERENCE, module, ("torch", *words)))
-    else:
-        left_out[REFERENCE] = "torch and diffusers are not installed"
-    for name, method in methods().items():
-        needs = [p.name for p in method.parameters.values() if p.required]
-        missing = [need for need in needs if need not in (*GIVEN, "mask")]
-        if method.start == "noise":
-            missing = ["no picture"]
-        elif 4 not in method.channels:
-            missing = ["another kind of model"]
-        if missing:
-            left_out[name] = f"needs {', '.join(missing)}"
+    model = options.model
+    if model == random_model.FOLDER:
+        model = str(scratch / model)
+        random_model.write_random_model(Path(model))
+    pairs, left_out = [], {}
+    for name in options.methods.split(",") if options.methods else methods():
+        where = model_for(name, model)
+        if where is None:
+            left_out[name] = "no such model ships"
             continue
-        found.append(Entry(name, module, ("ours", *words), request=name))
-    return found, left_out
+        other = torch and name in COUNTERPARTS
+        pairs.append((_entry("ours", name, where, options),
+                      _entry("torch", name, where, options) if other else None))  # fmt: skip
+    if not torch:
+        left_out["diffusers"] = "torch and diffusers are not installed"
+    return pairs, left_out
 
 
-def picture() -> np.ndarray:
-    """uint8 [64, 64, 3]."""
-    rows = np.arange(64, dtype=np.uint8)
-    red, green = np.meshgrid(rows * 3, rows * 2)
-    return np.stack([red, green, 255 - red], axis=-1)
+def _entry(side: str, name: str, model: str, options: argparse.Namespace) -> Entry:
+    words = (side, "--steps", str(options.steps), "--threads", str(options.threads))
+    title = name if side == "ours" else f"diffusers {name}"
+    module = "diffedit_jax.bench.method_entry"
+    return Entry(title, module, words, request=f"{name} {model}")
 
 
 class Methods(dict):
-    """{name: a run of that method}; compiles a method the first time it is asked for."""
+    """{"method model": a run of it}; compiles a method the first time it is asked for."""
 
-    def __init__(self, model: str, steps: int):
+    def __init__(self, steps: int):
+        self._steps, self._models = steps, {}
+
+    def __missing__(self, request: str) -> Callable[[], Any]:
         import diffedit_jax as de
 
-        self._model, self._steps, self._edit = de.load(model), steps, de.edit
-
-    def __missing__(self, name: str) -> Callable[[], Any]:
-        from ..methods import find
-
-        takes = find(name).parameters
-        given = {key: value for key, value in GIVEN.items() if key in takes}
-        given |= {"steps": self._steps} if "steps" in takes else {}
-        if "mask" in takes:
-            given["mask"] = np.pad(np.ones((32, 32), np.uint8), 16) * 255
+        name, source = request.split(" ", 1)
+        if source not in self._models:
+            self._models[source] = de.load(source)
+        model = self._models[source]
+        given = arguments(name, model.size, self._steps)
+        image = None if name == "generate" else picture(model.size)
 
         def run():
-            return self._edit(self._model, picture(), name, seed=0, **given)
+            if image is None:
+                return de.generate(model, seed=0, **given)
+            return de.edit(model, image, name, seed=0, **given)
 
         run()
-        self[name] = run
+        self[request] = run
         return run
 
 
-def reference(model: str, steps: int) -> Callable[[], Any]:
-    """Image-to-image of diffusers on torch, warmed up."""
-    import torch
-    from diffusers import StableDiffusionImg2ImgPipeline
-    from PIL import Image
+def arguments(name: str, side: int, steps: int) -> dict[str, Any]:
+    """What a method is given: prompts, steps, and what it cannot do without."""
+    from ..methods import find
 
-    pipeline = StableDiffusionImg2ImgPipeline.from_pretrained(
-        folder_of(model), safety_checker=None, requires_safety_checker=False
-    ).to(torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    image = Image.fromarray(picture())
+    takes = find(name).parameters
+    given = {key: value for key, value in GIVEN.items() if key in takes}
+    given |= {"steps": steps, "solver": "ddim"} if name in COUNTERPARTS else {"steps": steps}
+    given |= {"strength": 1.0} if name == "inpaint" else {}
+    if "mask" in takes and name in ("inpaint", "paint_by_example"):
+        given["mask"] = hole(side)
+    if "example" in takes:
+        given["example"] = picture(side)
+    if name == "instruct_pix2pix":
+        given["prompt"] = INSTRUCTION
+    return {key: value for key, value in given.items() if key in takes}
 
-    def run():
-        return pipeline(GIVEN["prompt"], image, STRENGTH, num_inference_steps=steps).images
 
-    run()
-    return run
+def evaluations(name: str, steps: int) -> tuple[int, int]:
+    """(network calls, rows in one call) of the run that is timed."""
+    from ..methods import find
+
+    known = find(name)
+    return known.evaluations(known.complete(arguments(name, 64, steps)))
 
 
 def main(args: list[str]) -> int:
     """Gets ready, then serves."""
     parser = argparse.ArgumentParser()
     parser.add_argument("side", choices=["ours", "torch"])
-    parser.add_argument("model")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(args)
     hold_to_cores(options.threads)
     if options.side == "ours":
-        serve(Methods(options.model, options.steps))
+        serve(Methods(options.steps))
     else:
         import torch
 
         torch.set_num_threads(options.threads)
-        serve({"run": reference(options.model, options.steps)})
+        with tempfile.TemporaryDirectory() as scratch:
+            serve(References(options.steps, STRENGTH, scratch))
     return 0
 
 

@@ -2,7 +2,8 @@
 
 unet: one forward pass of Stable Diffusion 1.5's UNet, same weights for everybody.
 edit: the whole command with the embedded model, compiled programs on disk, and its parts.
-methods: every editing method against diffusers' image-to-image, same model and steps.
+methods: every method, and what diffusers has of it (image-to-image, inpainting, DiffEdit,
+InstructPix2Pix, Paint by Example), same model, steps and solver.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..errors import UserError
 from .contest import Entry, Times, contest
 from .edit_time import edit_time
 from .method_entry import entries as method_entries
+from .method_entry import evaluations
 
 WHAT = ("unet", "edit", "methods")
 
@@ -120,15 +122,40 @@ def edit(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def methods(options: argparse.Namespace) -> dict[str, Any]:
-    """Every method in turns with the reference."""
-    torch = torch_is_here()
-    entries, left_out = method_entries(options.model, options.steps, options.threads, torch)
-    times = contest(entries, options.repeats)
-    print(f"\nediting methods, {options.steps} steps, {options.threads} cores")
-    print(times_table(times))
+    """Every method in turns with what diffusers has of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        pairs, left_out = method_entries(options, torch_is_here(), Path(folder))
+        times = contest([entry for pair in pairs for entry in pair if entry], options.repeats)
+    by_title = {t.title: t for t in times}
+    rows = []
+    for ours, theirs in pairs:
+        calls, width = evaluations(ours.title, options.steps)
+        other = theirs and by_title[theirs.title]
+        rows.append(_method_row(by_title[ours.title], other, calls, width))
+    print(f"\nediting methods, {options.model}, {options.steps} steps, {options.threads} cores")
+    print(methods_table(rows))
     for name, reason in left_out.items():
         print(f"left out: {name}: {reason}")
-    return {"times": [_plain(t) for t in times], "left_out": left_out}
+    return {"methods": rows, "left_out": left_out}
+
+
+def _method_row(ours: Times, theirs: Times | None, calls: int, width: int) -> dict[str, Any]:
+    row = {"method": ours.title, "calls": calls, "rows": width, "seconds": ours.median,
+           "ms_per_row": 1e3 * ours.median / (calls * width)}  # fmt: skip
+    if theirs:
+        row["diffusers"] = theirs.median
+        row["ratio"] = float(np.median(np.divide(ours.wall, theirs.wall)))
+    return row
+
+
+def methods_table(rows: list[dict[str, Any]]) -> str:
+    """Network evaluations, seconds, seconds of diffusers, ratio (ours over theirs) by method."""
+    lines = [f"{'':18}  calls  rows  median s  ms per row  diffusers s  ratio"]
+    for row in rows:
+        line = "{method:18}  {calls:5}  {rows:4}  {seconds:8.3f}  {ms_per_row:10.2f}".format(**row)
+        theirs = "  {diffusers:11.3f}  {ratio:5.2f}".format(**row) if "ratio" in row else ""
+        lines.append(line + theirs)
+    return "\n".join(lines)
 
 
 def _arguments(args: list[str]) -> argparse.Namespace:
@@ -147,7 +174,12 @@ def _arguments(args: list[str]) -> argparse.Namespace:
                         help="leave out the account by kind of layer")  # fmt: skip
     parser.add_argument("--xla-flags", action="append", default=[], metavar="FLAGS",
                         help="our UNet once more with these flags; may be repeated")  # fmt: skip
-    parser.add_argument("--model", default="emoji", help="of edit and methods")
+    parser.add_argument(
+        "--model",
+        default="emoji",
+        help="of edit and methods; sd15: random weights of SD 1.5's shapes",
+    )
+    parser.add_argument("--methods", default="", metavar="A,B", help="only these methods")
     parser.add_argument("--steps", type=int, default=20, help="of edit and methods")
     parser.add_argument("--json", type=Path, help="file for all numbers")
     return parser.parse_args(args)

@@ -37,24 +37,33 @@ SMALL = {
 }
 
 
-def random_weights(module: Any, config: dict) -> dict:
+def random_weights(module: Any, example: tuple) -> dict:
     """Parameters of a network without a checkpoint, numpy float32, never stored.
 
     kernel ~ normal / sqrt(fan in), scale = 1, bias = 0; each from its own name, so that the
-    order of making them does not matter.
+    order of making them does not matter. `example`: arguments that the network accepts.
     """
     import jax
-    import jax.numpy as jnp
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    side, width = config["sample_size"], config["cross_attention_dim"]
-    example = jnp.zeros((1, side, side, 4)), 0.0, jnp.zeros((1, 77, width))
     shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), *example))["params"]
     return unflatten_dict({k: _leaf(k, v.shape) for k, v in flatten_dict(shapes).items()})
 
 
+def unet_weights(module: Any, config: dict) -> dict:
+    """Random parameters of a UNet of that config."""
+    import jax.numpy as jnp
+
+    side, channels = config["sample_size"], config.get("in_channels", 4)
+    x, text = (
+        jnp.zeros((1, side, side, channels)),
+        jnp.zeros((1, 77, config["cross_attention_dim"])),
+    )
+    return random_weights(module, (x, 0.0, text))
+
+
 def _leaf(path: tuple[str, ...], shape: tuple[int, ...]) -> np.ndarray:
-    if path[-1] != "kernel":
+    if path[-1] not in ("kernel", "embedding"):
         return np.full(shape, float(path[-1] == "scale"), np.float32)
     draw = np.random.default_rng(zlib.crc32("/".join(path).encode()))
     return draw.standard_normal(shape, np.float32) * np.float32(math.prod(shape[:-1]) ** -0.5)
@@ -81,7 +90,7 @@ def ours(config: dict, batch: int, kind: str) -> Callable[[], np.ndarray]:
 
     half = kind == "bfloat16"
     unet = UNet.from_config(config, operands=jnp.bfloat16 if half else None)
-    weights = random_weights(unet, config)
+    weights = unet_weights(unet, config)
     if half:
         weights = jax.tree.map(lambda a: a.astype(jnp.bfloat16) if a.ndim > 1 else a, weights)
     weights = jax.tree.map(jnp.asarray, weights)
@@ -100,7 +109,7 @@ def theirs(config: dict, batch: int, kind: str) -> Callable[[], np.ndarray]:
 
     with torch.device("meta"):
         model = UNet2DConditionModel.from_config(config)
-    weights = export(random_weights(UNet.from_config(config), config))
+    weights = export(unet_weights(UNet.from_config(config), config))
     dtype = getattr(torch, kind)
     state = {key: torch.from_numpy(value).to(dtype) for key, value in weights.items()}
     model.load_state_dict(state, assign=True)

@@ -42,7 +42,7 @@ def test_a_mistake_gets_one_line(capsys):
 
 def test_every_layer_of_a_network_is_counted_once():
     unet = UNet.from_config(unet_entry.SMALL)
-    weights = unet_entry.random_weights(unet, unet_entry.SMALL)
+    weights = unet_entry.unet_weights(unet, unet_entry.SMALL)
     leaves = [path[-1].key for path, _ in parts.jax.tree_util.tree_leaves_with_path(weights)]
     found = parts.calls(unet, unet_entry.SMALL, 2)
 

@@ -1,0 +1,51 @@
+"""The table of `bench speed --what methods`: every method once, beside what diffusers has of it."""
+
+import argparse
+import json
+
+import pytest
+
+import diffedit_jax as de
+from diffedit_jax.bench import method_entry, random_model, speed, unet_entry
+
+TINY_VAE = {
+    **random_model.VAE,
+    "block_out_channels": [16, 32],
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "sample_size": 32,
+}
+
+
+@pytest.mark.parametrize("name", sorted(de.methods()))
+def test_a_method_is_given_what_it_needs(name):
+    given = method_entry.arguments(name, 64, 4)
+    needs = [p.name for p in de.methods()[name].parameters.values() if p.required]
+    assert set(needs) <= set(given)
+    calls, rows = method_entry.evaluations(name, 4)
+    assert calls >= 2 and rows >= 1
+
+
+def test_what_diffusers_has_is_paired_with_ours(tmp_path):
+    options = argparse.Namespace(model="emoji", steps=2, threads=1, methods="sdedit,edict")
+    pairs, left_out = method_entry.entries(options, True, tmp_path)
+    assert [(a.title, b and b.title) for a, b in pairs] == [
+        ("sdedit", "diffusers sdedit"), ("edict", None),
+    ]  # fmt: skip
+    pairs, left_out = method_entry.entries(options, False, tmp_path)
+    assert all(b is None for _, b in pairs) and "diffusers" in left_out
+
+
+@pytest.mark.slow
+def test_a_model_of_random_weights_runs_on_both_sides(tmp_path, capsys):
+    pytest.importorskip("diffusers")
+    folder, out = tmp_path / "model", tmp_path / "speed.json"
+    random_model.write_random_model(folder, unet=unet_entry.SMALL, vae=TINY_VAE)
+    words = ["--model", str(folder), "--methods", "sdedit", "--steps", "2", "--repeats", "2"]
+    assert speed.main(["--what", "methods", *words, "--threads", "1", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["methods"]["methods"]
+    assert row["calls"] == 1 and row["rows"] == 2  # int(2 * 0.8) steps of guidance
+    assert row["ratio"] == pytest.approx(row["seconds"] / row["diffusers"], rel=2)
+    assert "diffusers s" in capsys.readouterr().out
