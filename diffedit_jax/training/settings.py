@@ -58,7 +58,22 @@ def _machine():
 
 
 def _reports():
-    return dict(save_every=500, keep_last=2, keep_best=0, log_every=50, watch_every=0)
+    return dict(
+        save_every=500,  # batches, as log_every
+        log_every=50,
+        keep_last=2,  # checkpoints
+        keep_best=0,
+        fallback=False,  # go back to an older checkpoint when the newest is damaged
+    )
+
+
+_FREE = ("steps", "patience", "mesh", "remat", *_reports())
+
+
+def lasting(config: Any) -> dict[str, Any]:
+    """The settings, as JSON, that a run keeps when it goes on; the others may change in between."""
+    names = [name for name in defaults() if name not in _FREE]
+    return {n: list(v) if isinstance(v := config[n], tuple) else v for n in names}
 
 
 def complete(config: Any) -> ConfigDict:

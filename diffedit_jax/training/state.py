@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from .sharding import shardings
+from .sharding import make_mesh, shardings
 from .task import Task
 
 _START = 2**32 - 1  # the key of the start: no step has this number
@@ -31,14 +31,15 @@ class TrainState(struct.PyTreeNode):
 
 
 def create_state(
-    task: Task, optimiser: optax.GradientTransformation, config: Any, mesh: Any
+    task: Task, optimiser: optax.GradientTransformation, config: Any, mesh: Any = None
 ) -> TrainState:
     """A run at step 0, created in the places that the task's rules give its arrays.
 
     Args:
       config: `settings.complete(...)`; read are seed, accumulate and average.
-      mesh: from `sharding.make_mesh`.
+      mesh: from `sharding.make_mesh`; None: the first device.
     """
+    mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
     placed = jax.tree.map(lambda x: x.sharding, shapes_of_state(task, optimiser, config, mesh))
     params = jax.device_put(task.params, shardings(task.params, mesh, task.rules))
     make = jax.jit(_maker(task, optimiser, config), out_shardings=placed)
