@@ -1,13 +1,14 @@
-"""Objectives of diffusion and contrastive training: pure functions of parameters and a batch."""
+"""Objectives of diffusion training: pure functions of parameters and a batch."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 from jaxtyping import Array, Float, Int
 
+from diffedit_jax.core.denoiser import Cond
 from diffedit_jax.core.time import Schedule
 
 Latents = Float[Array, "n h w c"]
@@ -44,68 +45,103 @@ def target(kind: str, x0: Latents, noise: Latents, alpha: Any, sigma: Any) -> La
     return {"epsilon": noise, "sample": x0}[kind]
 
 
-def text_to_image_loss(
+def uniform_times(key: Any, count: int, train_steps: int) -> Int[Array, "n"]:
+    """`count` independent timesteps of 0 .. T-1."""
+    return jax.random.randint(key, (count,), 0, train_steps)
+
+
+def min_snr_weights(kind: str, abar: Float[Array, "n"], gamma: float) -> Float[Array, "n"]:
+    """How much an example counts at its noise level, snr = abar / (1 - abar).
+
+    epsilon: min(1, gamma / snr);  v_prediction: min(snr, gamma) / (snr + 1);
+    sample: min(snr, gamma). At snr = 0 (zero terminal SNR) the first is its limit, 1, where the
+    scripts' min(snr, gamma) / snr is 0 / 0.
+    Source: Hang et al. 2023, section 3.4; diffusers examples/dreambooth/train_dreambooth.py.
+    """
+    snr = abar / (1 - abar)
+    if kind == "epsilon":
+        return jnp.minimum(1.0, gamma / snr)
+    least = jnp.minimum(snr, gamma)
+    return least / (snr + 1) if kind == "v_prediction" else least
+
+
+def prior_weights(subjects: int, classes: int, weight: float) -> Float[np.ndarray, "n"]:
+    """batch["weight"] of a batch [subjects; class pictures], so that the trainer's mean is
+
+    mean over subjects + weight * mean over class pictures. Source: Ruiz et al. 2022, eq. 2.
+    """
+    n = subjects + classes
+    parts = [np.full(subjects, n / subjects)]
+    if classes:
+        parts.append(np.full(classes, weight * n / classes))
+    return np.concatenate(parts).astype(np.float32)
+
+
+def denoising(
     unet: Any,
-    text: Any,
     *,
     kind: str,
     schedule: Schedule,
-    drop: float,
-    empty: Int[Array, "tokens"],
-    focus: float = 0.0,
+    times: Callable = uniform_times,
+    min_snr: float = 0.0,
+    offset: float = 0.0,
 ) -> Callable:
-    """mean |network(alpha x0 + sigma eps, t, text) - target|^2 over stratified times.
+    """|network(alpha x0 + sigma eps, t, cond) - target|^2, the mean over each example's latent.
 
-    Params: {"unet", "text_encoder"}, trained together. Batch: {"latent", "ids"}. A share `drop` of
-    the captions becomes `empty`, for classifier-free guidance. `focus`: see `stratified_times`.
-    Source: Rombach et al. 2022 eq. 3; Ho and Salimans 2022 algorithm 1.
+    Batch: "latent" [n, h, w, c] scaled; "deviation" [n, h, w, c], if there, is the posterior's, and
+    x0 = latent + deviation * normal. "noise" and "t" [n], if there, are not drawn. "prior" [n] bool
+    marks examples whose min-SNR weight is 1, as the DreamBooth script has it.
+
+    Args:
+      kind: what the network predicts, "epsilon", "v_prediction" or "sample".
+      times: (key, n, train_steps) -> [n].
+      min_snr: gamma of `min_snr_weights`; 0: every level counts the same.
+      offset: eps + offset * normal [n, 1, 1, c], which moves the brightness of pictures.
+
+    Source: Ho et al. 2020 eq. 14; Rombach et al. 2022 eq. 3; diffusers examples (noise offset).
     """
     abar = jnp.asarray(schedule.abar)
 
-    def loss(params, batch, key, _):
-        x0 = batch["latent"].astype(jnp.float32)
-        times, noises, drops = jax.random.split(key, 3)
-        t = stratified_times(times, len(x0), schedule.train_steps, focus)
+    def objective(params, cond, batch, key, step):
+        keys = jax.random.split(key, 4)
+        x0 = _clean(batch, keys[0])
+        t = batch["t"] if "t" in batch else times(keys[1], len(x0), schedule.train_steps)
+        noise = _noise(batch, x0, keys[2], keys[3], offset)
         alpha, sigma = (f(abar[t])[:, None, None, None] for f in (jnp.sqrt, _sigma))
-        noise = jax.random.normal(noises, x0.shape)
-        dropped = jax.random.bernoulli(drops, drop, (len(x0), 1))
-        ids = jnp.where(dropped, empty, batch["ids"])
-        context, _ = text.apply({"params": params["text_encoder"]}, ids)
-        x = alpha * x0 + sigma * noise
-        found, _ = unet.apply({"params": params["unet"]}, x, t, context)
+        found = ask(unet, params["unet"], alpha * x0 + sigma * noise, t, cond)
         error = jnp.square(found - target(kind, x0, noise, alpha, sigma)).mean((1, 2, 3))
-        return error.mean(), {"noisiest": error[jnp.argmax(t)]}
+        if not min_snr:
+            return error, {}
+        weight = min_snr_weights(kind, abar[t], min_snr)
+        if "prior" in batch:
+            weight = jnp.where(batch["prior"], 1.0, weight)
+        return weight * error, {"unweighted": error.mean()}
 
-    return loss
+    return objective
+
+
+def ask(unet: Any, params: Any, x: Latents, t: Int[Array, "n"], cond: Cond) -> Latents:
+    """The network's answer in its own kind; of a learned variance, the first half of channels."""
+    width = x.shape[-1]
+    if cond.channels is not None:
+        x = jnp.concatenate([x, cond.channels.astype(x.dtype)], axis=-1)
+    more = {k: v for k, v in (("added", cond.added), ("context_mask", cond.mask)) if v is not None}
+    return unet.apply({"params": params}, x, t, cond.text, **more)[0][..., :width]
+
+
+def _clean(batch, key):
+    x0 = batch["latent"].astype(jnp.float32)
+    if "deviation" not in batch:
+        return x0
+    return x0 + batch["deviation"] * jax.random.normal(key, x0.shape)
+
+
+def _noise(batch, x0, key, other, offset):
+    noise = batch["noise"] if "noise" in batch else jax.random.normal(key, x0.shape)
+    if not offset:
+        return noise
+    return noise + offset * jax.random.normal(other, (len(x0), 1, 1, x0.shape[-1]))
 
 
 def _sigma(abar):
     return jnp.sqrt(1 - abar)
-
-
-def contrastive_loss(text: Any, vision: Any) -> Callable:
-    """Symmetric cross entropy of cosine similarities times exp(logit_scale).
-
-    Params: {"text", "vision", "logit_scale"}; batch: {"pixels", "ids", "same" [n, n] bool: pairs
-    whose captions say the same, which count as matches too}.
-    Source: Radford et al. 2021, figure 3.
-    """
-
-    def loss(params, batch, key, _):
-        del key
-        _, words = text.apply({"params": params["text"]}, batch["ids"])
-        _, views = vision.apply({"params": params["vision"]}, batch["pixels"])
-        words, views = (unit(side["projected"]) for side in (words, views))
-        logits = jnp.exp(jnp.minimum(params["logit_scale"], 4.6)) * views @ words.T
-        goal = batch["same"] / batch["same"].sum(-1, keepdims=True)
-        cross = optax.softmax_cross_entropy
-        value = (cross(logits, goal).mean() + cross(logits.T, goal).mean()) / 2
-        hit = jnp.take_along_axis(batch["same"], logits.argmax(-1)[:, None], 1).mean()
-        return value, {"hit": hit}
-
-    return loss
-
-
-def unit(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """x / |x| along the last axis."""
-    return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
