@@ -4,6 +4,7 @@ Trained on noisy and blurred renders only, never on generated pictures; see trai
 """
 
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 
 import flax.linen as nn
@@ -111,3 +112,10 @@ def load_judge(path: Path):
 
     flat = {name: value.astype(np.float32) for name, value in load_file(path).items()}
     return unflatten_dict(flat, sep="/")
+
+
+def embedded_judge():
+    """The weights of the judge that ships with the package."""
+    return load_judge(
+        str(files("diffedit_jax") / "assets" / "emoji" / "judge" / "judge.safetensors")
+    )

@@ -1,23 +1,27 @@
-"""`diffedit bench quality`: measure a model of the emoji world, write numbers and a sheet.
+"""`diffedit bench quality --what methods|model|pie`: how good edits are, in numbers and pictures.
 
-diffedit bench quality --model emoji --out docs/quality
+methods (if nothing is said): every editing method on rendered scenes with exact ground truth.
+model: a model of the emoji world against its bars.
+pie: one method on a folder in PIE-Bench's format, its seven metrics.
+Each has its own --help.
 """
 
+from __future__ import annotations
+
 import argparse
+import importlib
 import json
-from importlib.resources import files
 from pathlib import Path
 
 from diffedit_jax import api
 from diffedit_jax.bench import quality_of_model as measures
-from diffedit_jax.bench.judge import load_judge
+from diffedit_jax.bench.judge import embedded_judge
 
-
-def embedded_judge():
-    """The weights of the judge that ships with the package."""
-    return load_judge(
-        str(files("diffedit_jax") / "assets" / "emoji" / "judge" / "judge.safetensors")
-    )
+WHAT = {
+    "methods": "diffedit_jax.bench.method_report",
+    "model": "diffedit_jax.bench.quality",
+    "pie": "diffedit_jax.bench.quality_of_pie",
+}
 
 
 def quality(source="emoji", out: str | Path | None = None, *, scales=(), **options) -> dict:
@@ -58,9 +62,9 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line of the measurement."""
-    parser = argparse.ArgumentParser(prog="diffedit bench quality", description=__doc__)
+def measure_model(arguments: list[str]) -> None:
+    """`--what model`: the bars of a model of the emoji world."""
+    parser = argparse.ArgumentParser(prog="diffedit bench quality --what model")
     parser.add_argument("--model", default="emoji")
     parser.add_argument("--out", default=None)
     parser.add_argument("--count", type=int, default=256)
@@ -73,6 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
         steps=given.steps,
     )  # fmt: skip
     print(table(found))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Hands the words over to what is measured."""
+    parser = argparse.ArgumentParser(prog="diffedit bench quality", add_help=False)
+    parser.add_argument("--what", choices=tuple(WHAT), default="methods")
+    given, rest = parser.parse_known_args(arguments)
+    module = importlib.import_module(WHAT[given.what])
+    (measure_model if given.what == "model" else module.main)(rest)
 
 
 if __name__ == "__main__":

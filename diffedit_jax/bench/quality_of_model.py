@@ -14,7 +14,7 @@ from diffedit_jax.bench import judge
 from diffedit_jax.bench.statistics import mean, psnr, rate
 from diffedit_jax.scenes import Edit, Scene, caption, render_batch, sample_edit, sample_scene
 
-SEEDS = {"measure": 20_000, "choose": 30_000}
+SEEDS = {"measure": 20_000, "choose": 30_000, "methods": 40_000}
 
 BARS = {
     "judge": 0.98,
@@ -43,17 +43,17 @@ def edits_for(purpose: str, kind: str, count: int) -> list[Edit]:
     return [sample_edit(rng, kind, style="none") for _ in range(count)]
 
 
-def in_batches(function: Callable, *columns: Sequence) -> np.ndarray:
-    """Calls function(start, *parts) on parts of BATCH rows and joins the pictures.
+def in_batches(function: Callable, *columns: Sequence, batch: int = BATCH) -> np.ndarray:
+    """Calls function(start, *parts) on parts of `batch` rows and joins the pictures.
 
     The last part is filled up with its own first rows, so that one program serves all.
     """
     count, out = len(columns[0]), []
-    for start in range(0, count, BATCH):
-        parts = [list(column[start : start + BATCH]) for column in columns]
-        short = BATCH - len(parts[0])
-        parts = [(part * (1 + BATCH // len(part)))[:BATCH] for part in parts]
-        out.append(np.asarray(function(start, *parts))[: BATCH - short])
+    for start in range(0, count, batch):
+        parts = [list(column[start : start + batch]) for column in columns]
+        short = batch - len(parts[0])
+        parts = [(part * (1 + batch // len(part)))[:batch] for part in parts]
+        out.append(np.asarray(function(start, *parts))[: batch - short])
     return np.concatenate(out)
 
 

@@ -2,6 +2,7 @@
 
 from diffedit_jax.scenes.captions import caption, parse, sample_caption
 from diffedit_jax.scenes.edits import KINDS, Edit, sample_edit
+from diffedit_jax.scenes.instructions import exemplar, instruction
 from diffedit_jax.scenes.render import render, render_batch
 from diffedit_jax.scenes.spec import SIZE, Scene, Thing, place, sample_scene
 
@@ -12,6 +13,8 @@ __all__ = [
     "Scene",
     "Thing",
     "caption",
+    "exemplar",
+    "instruction",
     "parse",
     "place",
     "render",

@@ -1,0 +1,185 @@
+"""PIE-Bench's format and metrics on a folder of three made-up pictures."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diffedit_jax import images
+from diffedit_jax.bench import quality_of_pie as pie
+from diffedit_jax.bench.pie_bench import SIDE, decode_mask, encode_mask, read_tasks, result_of
+from diffedit_jax.bench.pie_scores import COLUMNS, Scores
+from diffedit_jax.errors import UserError
+
+WHOLE = [0, SIDE * SIDE]
+MIDDLE = np.zeros((SIDE, SIDE), bool)
+MIDDLE[100:300, 200:260] = True
+
+
+def entry(path, kind, mask, words="cat dog"):
+    return {
+        "image_path": path,
+        "original_prompt": "a [cat] on a blue background",
+        "editing_prompt": "a [dog] on a blue background",
+        "editing_instruction": "turn the cat into a dog",
+        "editing_type_id": kind,
+        "blended_word": words,
+        "mask": mask,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    entries = {
+        "000": entry("0_random/a.png", "0", encode_mask(MIDDLE)),
+        "111": entry("1_change_object/b.png", "1", encode_mask(MIDDLE)),
+        "922": entry("9_style/c.png", "9", WHOLE, words=""),
+    }
+    for each in entries.values():
+        path = tmp_path / "annotation_images" / each["image_path"]
+        path.parent.mkdir(parents=True)
+        images.write(path, rng.integers(0, 256, (SIDE, SIDE, 3), np.uint8))
+    (tmp_path / "mapping_file.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def test_masks_are_runs_over_the_rows_and_the_frame_is_always_edited():
+    mask = decode_mask([0, 2, 9, 3, 14, 100], side=4)
+    wanted = np.ones((4, 4), bool)
+    wanted[1, 1:3] = wanted[2, 1:3] = [False, False]
+    wanted[2, 1:3] = True  # 9, 10, 11
+    assert (mask == wanted).all()
+    framed = MIDDLE.copy()
+    framed[[0, -1]] = framed[:, [0, -1]] = True
+    assert (decode_mask(encode_mask(MIDDLE)) == framed).all()
+    with pytest.raises(UserError, match="pairs"):
+        decode_mask([1, 2, 3])
+
+
+def test_the_mapping_file_is_read(folder):
+    tasks = read_tasks(folder)
+    assert [task.key for task in tasks] == ["000", "111", "922"]
+    assert tasks[0].prompt == "a dog on a blue background" and tasks[0].words == "cat dog"
+    assert tasks[2].edited.all() and not tasks[0].edited.all()
+    assert [task.key for task in read_tasks(folder, ["9"])] == ["922"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "map names"),
+        ('{"a": {"image_path": "b.png"}}', "lacks"),
+        (json.dumps({"a": entry("../../etc/passwd", "0", [])}), "outside"),
+    ],
+)
+def test_a_broken_mapping_file_is_refused_in_one_line(tmp_path, content, message):
+    (tmp_path / "mapping_file.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_tasks(tmp_path)
+    with pytest.raises(UserError, match="no PIE-Bench folder"):
+        read_tasks(tmp_path / "nowhere")
+
+
+def test_the_edit_is_the_right_most_square_of_a_strip():
+    strip = np.concatenate([np.full((4, 4, 3), k, np.uint8) for k in range(4)], axis=1)
+    assert (result_of(strip) == 3).all() and (result_of(strip[:, :4]) == 0).all()
+    with pytest.raises(UserError, match="square"):
+        result_of(strip[:, :3])
+
+
+def test_background_metrics_are_means_over_the_whole_picture(folder):
+    """An error d on every pixel that must stay gives MSE d^2 (1 - share of the mask)."""
+    task = read_tasks(folder)[0]
+    source = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    found = Scores()(task, source, source + np.uint8(51))
+    mse = 0.2**2 * (1 - task.edited.mean())
+    assert found["mse_unedit_part"] == pytest.approx(mse, rel=1e-5)
+    assert found["psnr_unedit_part"] == pytest.approx(-10 * np.log10(mse), rel=1e-5)
+    inside = np.where(task.edited[..., None], np.uint8(0), source)
+    assert Scores()(task, source, inside)["mse_unedit_part"] == 0
+
+
+def test_where_all_may_change_there_is_no_background(folder):
+    task = read_tasks(folder, ["9"])[0]
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    assert all(np.isnan(value) for value in Scores()(task, black, black).values())
+
+
+def test_every_metric_sees_the_part_it_is_defined_on(folder):
+    task, seen = read_tasks(folder)[0], {}
+    source = np.full((SIDE, SIDE, 3), 100, np.uint8)
+    result = source + np.uint8(100)
+
+    def clip(picture, text):
+        seen[(text, int(picture[0, 5, 0]), int(picture[5, 5, 0]))] = True
+        return 25.0
+
+    def lpips(a, b):
+        assert a[150, 220].max() == b[150, 220].max() == 0 and a.max() <= 1
+        return 0.5
+
+    def structure(a, b):
+        assert (a == source).all() and (b == result).all()
+        return 0.01
+
+    found = Scores(lpips=lpips, clip=clip, structure=structure)(task, source, result)
+    assert tuple(found) == COLUMNS
+    # The whole source and result; of the edited part the frame is there and the inside is black.
+    assert set(seen) == {(task.source, 100, 100), (task.prompt, 200, 200), (task.prompt, 200, 0)}
+
+
+def made(sources, tasks):
+    return [np.full_like(s, 7) if t.kind != "1" else "no such word" for s, t in
+            zip(sources, tasks, strict=True)]  # fmt: skip
+
+
+def run(folder, out, make=made, shard=(0, 1)):
+    tasks = read_tasks(folder)
+    name = "scores.csv" if shard == (0, 1) else f"scores.{shard[0]}of{shard[1]}.csv"
+    rows = pie.Rows(out / name, Scores().columns)
+    pie.score_all(folder, tasks[shard[0] :: shard[1]], make, Scores(), rows, 2, lambda text: None)
+    return pie.means(out, tasks, {"clip": "no weights"})
+
+
+def test_a_run_that_was_killed_goes_on_and_gives_the_same_means(folder, tmp_path_factory):
+    whole, cut = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("cut")
+    wanted = run(folder, whole)
+    assert wanted["done"] == 3 and wanted["refused"] == {"111": "no such word"}
+    lines = (whole / "scores.csv").read_text().splitlines(keepends=True)
+    (cut / "scores.csv").write_text("".join(lines[:2]) + lines[2][:9])  # killed within a line
+    asked = []
+
+    def counting(sources, tasks):
+        asked.extend(task.key for task in tasks)
+        return made(sources, tasks)
+
+    assert run(folder, cut, counting) == wanted and asked == ["111", "922"]
+    assert run(folder, cut, counting) == wanted and asked == ["111", "922"]
+
+
+def test_shards_together_are_the_whole(folder, tmp_path_factory):
+    whole, parts = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parts")
+    wanted = run(folder, whole)
+    assert run(folder, parts, shard=(0, 2))["done"] == 2
+    assert run(folder, parts, shard=(1, 2)) == wanted
+    assert wanted["all"]["psnr_unedit_part"]["n"] == 1  # one refused, one without background
+
+
+def test_a_table_of_other_columns_is_not_mixed_with_ours(tmp_path):
+    pie.Rows(tmp_path / "scores.csv", ["a", "b"])
+    with pytest.raises(UserError, match="other columns"):
+        pie.Rows(tmp_path / "scores.csv", ["a", "c"])
+
+
+def test_results_of_others_are_scored(folder, tmp_path_factory):
+    out, theirs = tmp_path_factory.mktemp("out"), tmp_path_factory.mktemp("theirs")
+    for task in read_tasks(folder)[:2]:
+        place = theirs / task.path
+        place.parent.mkdir(parents=True)
+        source = images.read(folder / "annotation_images" / task.path).pixels
+        images.write(place, np.concatenate([source * 0, source], axis=1))  # a strip
+    found = run(folder, out, pie.taken(theirs))
+    assert found["all"]["mse_unedit_part"]["value"] == 0
+    assert "does not exist" in found["refused"]["922"]
