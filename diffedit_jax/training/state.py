@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ def create_state(
     mesh = make_mesh(devices=jax.devices()[:1]) if mesh is None else mesh
     placed = jax.tree.map(lambda x: x.sharding, shapes_of_state(task, optimiser, config, mesh))
     params = jax.device_put(task.params, shardings(task.params, mesh, task.rules))
-    make = jax.jit(_maker(task, optimiser, config), out_shardings=placed)
+    make = jax.jit(maker(task, optimiser, config), out_shardings=placed)
     return make(params, jax.random.PRNGKey(config.seed))
 
 
@@ -50,7 +51,7 @@ def shapes_of_state(
     task: Task, optimiser: optax.GradientTransformation, config: Any, mesh: Any
 ) -> TrainState:
     """Shapes, dtypes and places of the state, without making it."""
-    make = _maker(task, optimiser, config)
+    make = maker(task, optimiser, config)
     shapes = jax.eval_shape(make, task.params, jax.random.PRNGKey(config.seed))
     placed = shardings(shapes, mesh, task.rules)
     return jax.tree.map(
@@ -58,7 +59,9 @@ def shapes_of_state(
     )
 
 
-def _maker(task, optimiser, config):
+def maker(task: Task, optimiser: optax.GradientTransformation, config: Any) -> Callable:
+    """The function (params, key) -> TrainState at step 0, to be compiled or mapped."""
+
     def make(params, key):
         start = task.selection.init(params, jax.random.fold_in(key, _START))
         # Copies: the step consumes the state's buffers, and callers keep their parameters.
