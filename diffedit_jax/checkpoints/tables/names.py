@@ -18,6 +18,7 @@ NORMS = re.compile(r".*(norm|layrnorm|LayerNorm)\w*")
 LISTS = (
     *("down_blocks", "up_blocks", "resnets", "attentions", "transformer_blocks"),
     *("downsamplers", "upsamplers", "net", "to_out", "layers", "layer"),
+    *("features", "blocks"),
 )
 GLUED = re.compile(rf"({'|'.join(LISTS)})_(\d+)")
 LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
