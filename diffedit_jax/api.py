@@ -101,7 +101,7 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
     )
     if masks:
         chosen["mask"] = np.stack(
-            [f.apply_mask(picture_files.read_mask(m, p.pixels.shape[:2]))
+            [f.apply_mask(_read_mask(known, m, p.pixels.shape[:2]))
              for f, p, m in zip(frames, pictures, chosen["mask"], strict=True)]
         )  # fmt: skip
     pixels = np.stack([f.apply(p.pixels) for f, p in zip(frames, pictures, strict=True)])
@@ -192,6 +192,17 @@ def _listed(value, one_rank: int) -> list | None:
     if isinstance(value, np.ndarray) and value.ndim > one_rank:
         return list(value)
     return [value]
+
+
+def _read_mask(known: Method, mask, size) -> np.ndarray:
+    """[h, w] in [0, 1]; refuses one that confines nothing, or everything."""
+    read = picture_files.read_mask(mask, size)
+    confines = known.role and not known.parameters["mask"].required
+    if confines and not read.any():
+        raise UserError("the mask is empty: nothing would change")
+    if confines and (read == 1).all():
+        raise UserError("the mask covers the whole picture; leave it out")
+    return read
 
 
 def _told(model, parameters: dict) -> list[str]:

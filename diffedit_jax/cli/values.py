@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from ..errors import UserError
-from ..methods.registry import Method, nearest
+from ..methods.registry import Method
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True,
           "false": False, "no": False, "off": False, "0": False}  # fmt: skip
@@ -30,7 +30,7 @@ def parameter(method: Method, key: str, value: Any) -> Any:
     """One value, as text or already typed (from JSON), checked against the method's declaration."""
     known = method.parameters
     if key not in known:
-        raise UserError(f"{method.name} has no parameter {key!r}{nearest(key, known)}")
+        raise method.unknown(key)
     if key in _GIVEN_ELSEWHERE:
         if key == "noise":
             raise UserError("noise is an array; only the library takes it")

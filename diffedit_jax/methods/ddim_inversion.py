@@ -9,11 +9,13 @@ from ..core import chain, skipped
 from ..notices import tell
 from .generate import guidance_edit
 from .inversion import (
+    confined,
     descend,
     editing_table,
     invert,
     latents_of,
     part,
+    passed,
     posterior_draws,
     reports,
     tell_reports,
@@ -34,6 +36,12 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "strength",
+        "inversion_guidance",
+    ),
 )
 def ddim_inversion(
     model,
@@ -42,6 +50,7 @@ def ddim_inversion(
     source: list[str],
     prompt: list[str] | None = None,
     negative: list[str] | None = None,
+    mask=None,
     strength: float = 1.0,
     steps: int = 50,
     guidance: float = 7.5,
@@ -67,6 +76,7 @@ def ddim_inversion(
       source: what the picture shows, one text per picture.
       prompt: what it shall show; the source prompt if not given (reconstruction).
       negative: what to move away from; the empty prompt if not given.
+      mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere its own path is kept.
       strength: share of the steps that are walked, both ways, in (0, 1].
       steps: length of the full grid.
       guidance: classifier-free guidance scale on the way back; 1 reconstructs best.
@@ -101,8 +111,10 @@ def ddim_inversion(
                 watch=part(watch, 0, total))  # fmt: skip
     cond = guided(model, prompt or source, negative)
     rule = solvers.named("ddim", eta=eta)
-    down = descend(model, guidance_edit(guidance, 0.0, count), draws.on(table), up.x, cond,
-                   rule=rule, watch=part(watch, rows, total))  # fmt: skip
+    edit = guidance_edit(guidance, 0.0, count)
+    edit = confined(edit, mask, passed(up.recorded, z0), model.factor)
+    down = descend(model, edit, draws.on(table), up.x, cond, rule=rule,
+                   watch=part(watch, rows, total))  # fmt: skip
     edited = pictures(model, down.x)
     if report:
         z = down.x

@@ -13,7 +13,7 @@ from ..core import Result, Solver, Step, chain, noised, row, skipped, table
 from ..errors import UserError
 from ..notices import tell
 from ..transforms import Combine, Follow
-from .cells import blurred, dilated, in_cells, in_pixels
+from .cells import Masks, blurred, dilated, in_cells, in_pixels
 from .generate import guidance_edit
 from .inpaint import pasted
 from .inversion import descend, editing_table, invert, latents_of, mirrored, part, passed, walked
@@ -34,6 +34,15 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="mask",
+    per_image=(
+        "guidance",
+        "strength",
+        "clip_ratio",
+        "threshold",
+        "dilate",
+        "blur",
+    ),
 )
 def diffedit(
     model,
@@ -114,7 +123,7 @@ def diffedit(
         cells = mask_of(found, clip_ratio, threshold, compat)
     else:
         cells = in_cells(mask, model.factor)
-    cells = usable(blurred(dilated(cells, dilate), blur), mask is None)
+    cells = softened(cells, dilate, blur, mask is None)
     up = encoded(model, z0, encode_prompt, encode_guidance, grid, part(watch, before, total))
     edit = chain(guidance_edit(guidance, 0.0, count), kept(cells, up.recorded, z0, compat))
     cond = guided(model, prompt, negative or [""] * count)
@@ -127,7 +136,7 @@ def diffedit_mask(model, images, *, prompt: list[str], source: list[str] | None 
                   steps: int = 50, maps: int = 10, mask_strength: float = 0.5,
                   clip_ratio: float = 3.0, threshold: float = 0.5, dilate: int = 0,
                   blur: float = 0.0, compat: str = "", spacing: str | None = None, seed: int = 0,
-                  index: int = 0, noise=None) -> Float[np.ndarray, "b h w"]:  # fmt: skip
+                  index: int = 0, noise=None, watch=None) -> Masks:  # fmt: skip
     """The mask that `diffedit` finds, in pixels: to look at, or as `mask=` of another method.
 
     Args: those of `diffedit`; images are [b, h, w, 3] in [-1, 1].
@@ -136,9 +145,10 @@ def diffedit_mask(model, images, *, prompt: list[str], source: list[str] | None 
     draws = Draws(len(images), seed, index, _mask_draws(noise))
     z0 = latents_of(model, images, "mean", draws)
     level = mask_level(model, steps, mask_strength, spacing)
-    found = contrast(model, z0, prompt, source, level=level, maps=maps, draws=draws)
+    found = contrast(model, z0, prompt, source, level=level, maps=maps, draws=draws,
+                     watch=watch)  # fmt: skip
     cells = mask_of(found, clip_ratio, threshold, compat)
-    return in_pixels(usable(blurred(dilated(cells, dilate), blur), True), model.factor)
+    return in_pixels(softened(cells, dilate, blur, True), model.factor)
 
 
 class Probe(Solver):
@@ -159,7 +169,10 @@ def contrast(model, z0, prompt, source, *, level: Step, maps: int, draws: Draws,
              watch=None) -> Float[np.ndarray, "b h w"]:  # fmt: skip
     """D: mean over noises and channels of |eps(x, prompt) - eps(x, source)|.
 
-    Guidance with equal negative prompts only scales D, so none is used.
+    Guidance with equal negative prompts only scales D, so none is used. An InstructPix2Pix network
+    is shown the picture in both questions and told the instruction in one of them.
+
+    Source: section 3.2, step 1; for InstructPix2Pix Mirzaei et al. 2023 (2308.08947).
     """
     if maps < 1:
         raise UserError(f"maps must be at least 1, not {maps}")
@@ -169,6 +182,9 @@ def contrast(model, z0, prompt, source, *, level: Step, maps: int, draws: Draws,
     if rows.noise is not None and rows.noise.shape != expected:
         raise UserError(f"the mask's noise has shape {rows.noise.shape}, expected {expected}")
     cond = guided(model, prompt, source or [""] * len(prompt))
+    if model.in_channels == 8:  # the picture is told beside both texts
+        shown = z0 / model.scaling_factor
+        cond = cond.replace(channels=jnp.stack([shown, shown], axis=1))
     apart = Combine(weights=jnp.tile(jnp.array([-1.0, 1.0]), (len(z0), 1)))
     result = walk(model.denoiser, Probe(), apart, rows, z0, cond, record=difference,
                   watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
@@ -200,6 +216,11 @@ def mask_of(found: Float[np.ndarray, "b h w"], ratio, threshold, compat: str = "
         return (clipped > threshold * top).astype(np.float32)
     low, high = (f(clipped, axis=whole, keepdims=True) for f in (np.min, np.max))
     return (clipped - low > threshold * (high - low)).astype(np.float32)
+
+
+def softened(cells: Float[np.ndarray, "b h w"], dilate, blur, searched: bool):
+    """The masks grown by `dilate` cells and blurred by `blur`; refuses empty and full ones."""
+    return usable(blurred(dilated(cells, dilate), blur), searched)
 
 
 def usable(cells: Float[np.ndarray, "b h w"], searched: bool) -> Float[np.ndarray, "b h w"]:

@@ -18,13 +18,15 @@ from ..transforms import Inject
 from .generate import guidance_edit
 from .inversion import (
     Scheduled,
-    answers,
+    confined,
     descend,
     editing_table,
     invert,
     latents_of,
     mirrored,
     part,
+    passed,
+    path_and_answers,
     posterior_draws,
     walked,
 )
@@ -44,6 +46,13 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "strength",
+        "injection",
+        "injected_steps",
+    ),
 )
 def direct_inversion(
     model,
@@ -52,6 +61,7 @@ def direct_inversion(
     prompt: list[str],
     source: list[str] | None = None,
     negative: list[str] | None = None,
+    mask=None,
     injection: float = 0.5,
     injected_steps: int | None = None,
     strength: float = 1.0,
@@ -77,6 +87,8 @@ def direct_inversion(
       prompt: what the picture shall show, one text per picture.
       source: what the way up is told; the empty prompt if not given, as in the paper.
       negative: what to move away from; the empty prompt if not given.
+      mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere its own path is kept
+        (not with compat="official").
       injection: lambda, 0 (plain inversion and editing) to 1 (the picture itself).
       injected_steps: how many steps of the way back are mixed, from the noisiest; all if not given.
       strength: share of the steps that are walked, both ways, in (0, 1].
@@ -96,19 +108,23 @@ def direct_inversion(
     """
     count = len(images)
     draws = Draws(count, seed, index, posterior_draws(noise))
+    if compat and mask is not None:
+        raise UserError("compat='official' leaves the path that a mask keeps; use the default")
     up_table, down_table = _tables(model, steps, sampling_steps, strength, inject, compat, count)
     before, total = walked(up_table), walked(up_table) + walked(down_table)
     z0 = latents_of(model, images, posterior, draws)
     up = invert(model, z0, model.condition(source or [""] * count), table=up_table,
-                label="source", record=answers, watch=part(watch, 0, total))  # fmt: skip
+                label="source", record=path_and_answers, watch=part(watch, 0, total))  # fmt: skip
+    climbed, answers = up.recorded
     rows = len(down_table.index)
     shape = (count, rows, *up.x.shape[1:])
-    given = mirrored(up.recorded) if inject == "noise" and rows == len(up_table.index) else (
+    given = mirrored(answers) if inject == "noise" and rows == len(up_table.index) else (
         jnp.broadcast_to(up.x[:, None], shape))  # fmt: skip
     scale = np.maximum(guidance, 1) if compat else guidance
     edit = chain(
         guidance_edit(scale, 0.0, count), _injected(given, injection, injected_steps, count)
     )
+    edit = confined(edit, mask, passed(climbed.at[:, 0].set(z0), z0), model.factor)
     cond = guided(model, prompt, negative or [""] * count)
     rule = solvers.named("ddim", eta=eta)
     down = descend(model, edit, draws.on(down_table), up.x, cond, rule=rule,

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import Step, chain, skipped
+from ..core import Step, skipped
 from ..errors import UserError
 from ..notices import tell
 from ..solvers.edict import EDICT, turned
-from ..transforms import Follow
 from .generate import guidance_edit
-from .inpaint import latent_mask
 from .inversion import (
     Scheduled,
+    confined,
     latents_of,
     part,
     passed,
@@ -43,6 +42,8 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=("guidance",),
 )
 def edict(
     model,
@@ -109,8 +110,8 @@ def edict(
                     preview=lambda pair: pictures(model, pair[0]))  # fmt: skip
 
     up = run(turned(table), (z0, z0), told[0], 0)
-    kept = [] if mask is None else [_kept(mask, up.recorded, z0, model.factor)]
-    down = run(table, up.x, told[1], 1, chain(edit, *kept))
+    kept = None if mask is None else _path(up.recorded, z0)
+    down = run(table, up.x, told[1], 1, confined(edit, mask, kept, model.factor))
     edited = pictures(model, down.x[0])
     if report:
         back = run(table, up.x, told[0], 2) if again else down
@@ -157,9 +158,8 @@ def _mix(mix: float | None, rows: int) -> float:
     return mix
 
 
-def _kept(mask, recorded, z0, factor: int) -> Follow:
-    """Outside the mask both latents are put back onto the path that they came up."""
+def _path(recorded, z0):
+    """The path on which both latents came up, in float64."""
     with jax.enable_x64(True):
         z0 = jnp.asarray(np.asarray(z0), jnp.float64)
-        path = passed(recorded, (z0, z0))
-    return Follow(mask=latent_mask(np.asarray(mask, np.float32), factor), path=path)
+        return passed(recorded, (z0, z0))

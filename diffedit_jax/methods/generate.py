@@ -18,6 +18,7 @@ def _evaluations(p):
     start="noise",
     channels=(4,),
     evaluations=_evaluations,
+    per_image=("guidance", "rescale"),
 )
 def generate(
     model,

@@ -27,6 +27,12 @@ def _evaluations(p):
     start="picture",
     channels=(4, 9),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "rescale",
+        "strength",
+    ),
 )
 def inpaint(
     model,

@@ -21,6 +21,8 @@ from ..core import Result, Schedule, Step, chain, reverse
 from ..errors import UserError
 from ..notices import tell
 from ..solvers.fixed_point import FixedPoint
+from ..transforms import Follow
+from .cells import in_cells
 from .run import Draws, encode, pictures, walk, walked_rows
 from .sdedit import partial_table, posterior_noise
 
@@ -30,6 +32,11 @@ LABELS = ("target", "source")
 def path(move):
     """Records the latent after every step."""
     return move.x_next
+
+
+def path_and_answers(move):
+    """Records both."""
+    return move.x_next, move.prediction.eps
 
 
 def answers(move):
@@ -129,6 +136,20 @@ def passed(recorded, z0):
 def mirrored(recorded):
     """[b, N, ...] what inversion recorded on the segment of each row of the sampling table."""
     return jax.tree.map(lambda a: a[:, ::-1], recorded)
+
+
+def confined(edit, mask, passed_path, factor: int):
+    """The edit, and outside the mask the latents of the picture's own path (`passed`).
+
+    Args:
+      mask: [b, H, W] in pixels, 1 where the picture may change; None leaves the edit alone.
+      factor: pixels of a cell's side.
+    """
+    if mask is None:
+        return edit
+    return chain(
+        edit, Follow(mask=jnp.asarray(in_cells(mask, factor))[..., None], path=passed_path)
+    )
 
 
 def descend(model, edit, table: Step, x, cond, *, rule=None, record=None, watch=None) -> Result:

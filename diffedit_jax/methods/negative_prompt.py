@@ -11,11 +11,13 @@ from ..errors import UserError
 from ..transforms import Proximal
 from .generate import guidance_edit
 from .inversion import (
+    confined,
     descend,
     editing_table,
     invert,
     latents_of,
     part,
+    passed,
     posterior_draws,
     reports,
     tell_reports,
@@ -38,6 +40,15 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "strength",
+        "towards_null",
+        "quantile",
+        "pull",
+        "pull_below",
+    ),
 )
 def negative_prompt(
     model,
@@ -45,6 +56,7 @@ def negative_prompt(
     *,
     source: list[str],
     prompt: list[str] | None = None,
+    mask=None,
     strength: float = 1.0,
     steps: int = 50,
     guidance: float = 7.5,
@@ -70,6 +82,7 @@ def negative_prompt(
     Args:
       source: what the picture shows, one text per picture.
       prompt: what it shall show; the source prompt if not given (reconstruction).
+      mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere its own path is kept.
       strength: share of the steps that are walked, both ways, in (0, 1].
       steps: length of the full grid.
       guidance: w of the way back.
@@ -100,16 +113,17 @@ def negative_prompt(
     z0 = latents_of(model, images, posterior, draws)
     up = invert(model, z0, model.condition(source), table=table, watch=part(watch, 0, total))
     knobs = dict(guidance=guidance, quantile=quantile, rate=pull, until=pull_below)
-    edit = _guidance(proximal, z0, count, dilate, knobs)
+    edit = proximal_guidance(proximal, z0, count, dilate, knobs)
+    masked = confined(edit, mask, passed(up.recorded, z0), model.factor)
 
-    def back(text, phase):
+    def back(text, phase, edit):
         cond = source_as_null(guided(model, text, source), model, towards_null)
         return descend(model, edit, table, up.x, cond, watch=part(watch, phase * rows, total)).x
 
-    z = back(prompt or source, 1)
+    z = back(prompt or source, 1, masked)
     edited = pictures(model, z)
     if report:
-        known = (back(source, 2), None) if again else (z, edited)
+        known = (back(source, 2, edit), None) if again else (z, edited)
         tell_reports(reports(model, images, z0, *known))
     return edited
 
@@ -140,8 +154,13 @@ def _slerp(share, a: Float[Array, "b tokens width"], b: Float[Array, "b tokens w
     return first * a + jnp.where(straight, share, jnp.sin(share * angle) / whole) * b
 
 
-def _guidance(kind, z0, count: int, dilate: int, knobs: dict):
-    """Classifier-free guidance, or its proximal form."""
+def proximal_guidance(kind, z0, count: int, dilate: int, knobs: dict):
+    """Classifier-free guidance, or its proximal form ("l0", "l1"); leaves [count, ...].
+
+    Args:
+      z0: the pictures' latents.
+      knobs: guidance, quantile, rate, until: one number, or one per picture.
+    """
     if kind not in _KINDS:
         raise UserError(f"proximal must be 'l0', 'l1' or nothing, not {kind!r}")
     own = {name: per_image(value, count, name) for name, value in knobs.items()}

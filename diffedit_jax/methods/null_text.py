@@ -19,6 +19,7 @@ from ..solvers.moves import moved
 from ..transforms import NullTexts
 from .generate import guidance_edit
 from .inversion import (
+    confined,
     descend,
     editing_table,
     invert,
@@ -47,6 +48,13 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "strength",
+        "tolerance",
+        "rate",
+    ),
 )
 def null_text(
     model,
@@ -54,6 +62,7 @@ def null_text(
     *,
     source: list[str],
     prompt: list[str] | None = None,
+    mask=None,
     strength: float = 1.0,
     steps: int = 50,
     guidance: float = 7.5,
@@ -78,6 +87,7 @@ def null_text(
     Args:
       source: what the picture shows, one text per picture.
       prompt: what it shall show; the source prompt if not given (reconstruction).
+      mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere its own path is kept.
       strength: share of the steps that are walked, both ways, in (0, 1].
       steps: length of the full grid.
       guidance: w, of the optimisation and of the way back.
@@ -101,10 +111,12 @@ def null_text(
     z0 = latents_of(model, images, posterior, draws)
     up = invert(model, z0, model.condition(source), table=table, watch=part(watch, 0, total))
     told = guided(model, source, [""] * count)
-    fitted = fit_null_texts(model, table, passed(up.recorded, z0), up.x, told, guidance,
+    pivots = passed(up.recorded, z0)
+    fitted = fit_null_texts(model, table, pivots, up.x, told, guidance,
                             inner=inner, tolerance=tolerance, rate=rate,
                             watch=part(watch, rows, total))  # fmt: skip
     edit = chain(NullTexts(texts=fitted.texts), guidance_edit(guidance, 0.0, count))
+    edit = confined(edit, mask, pivots, model.factor)
     cond = guided(model, prompt or source, [""] * count)
     down = descend(model, edit, table, up.x, cond, watch=part(watch, 2 * rows, total))
     if report:

@@ -21,6 +21,15 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "strength",
+        "cross_replace_steps",
+        "self_replace_steps",
+        "equalizer",
+        "blend_words",
+    ),
 )
 def pnp_inversion(
     model,
@@ -29,6 +38,7 @@ def pnp_inversion(
     source: list[str],
     prompt: list[str],
     negative: list[str] | None = None,
+    mask=None,
     cross_replace_steps: float | str | dict = 0.4,
     self_replace_steps: float | str = 0.6,
     equalizer: str | dict | None = None,
@@ -58,6 +68,7 @@ def pnp_inversion(
       self_replace_steps: the same for self attention, an end or begin:end.
       equalizer: factors of words of the prompt, "smiling=3, pink=-1".
       blend_words: words whose region alone may change (LocalBlend).
+      mask: [b, h, w] in [0, 1], 1 where the picture may change.
       strength: share of the steps that are walked, both ways, in (0, 1].
       steps: length of the full grid.
       guidance: classifier-free guidance scale on the way back; the way up has none.
@@ -71,8 +82,8 @@ def pnp_inversion(
     the steps and guidance are the defaults.
     """
     return prompt_to_prompt(
-        model, images, source=source, prompt=prompt, negative=negative, inversion="pnp_inversion",
-        cross_replace_steps=cross_replace_steps, self_replace_steps=self_replace_steps,
-        equalizer=equalizer, blend_words=blend_words, strength=strength, steps=steps,
-        guidance=guidance, spacing=spacing, posterior=posterior, seed=seed, index=index,
-        noise=noise, watch=watch)  # fmt: skip
+        model, images, source=source, prompt=prompt, negative=negative, mask=mask,
+        inversion="pnp_inversion", cross_replace_steps=cross_replace_steps,
+        self_replace_steps=self_replace_steps, equalizer=equalizer, blend_words=blend_words,
+        strength=strength, steps=steps, guidance=guidance, spacing=spacing, posterior=posterior,
+        seed=seed, index=index, noise=noise, watch=watch)  # fmt: skip

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core import chain, skipped
+from ..core import chain
 from ..errors import UserError
 from ..transforms import KeepOutside
 from .cells import in_cells
 from .controls import attention_edit, counted_calls, local_blend, read_texts
 from .generate import guidance_edit
-from .inversion import editing_table, latents_of, part, posterior_draws, walked
+from .inversion import latents_of, part, walked
 from .registry import method
-from .rows import Edits, of_targets, rows_condition
+from .rows import Edits, from_source_row, of_targets, rows_condition
 from .run import check_steps, pictures, walk
 from .sites import most_cells, reading_grid
-from .starts import INVERSIONS, Asked, from_noise
+from .starts import INVERSIONS, Asked, Inversion, Start, from_noise
 
 _COMPAT = ("", "official")
+_NOT_PARAMETERS = ("model", "images", "watch")
+_OF_A_DRAWING = ("steps", "spacing", "solver", "height", "width")
+_ATTENTION = ("controller", "mapper", "cross_replace_steps", "self_replace_steps", "equalizer")
+_OF_AN_EDIT = ("mask", "source", "guidance", "rescale", "strength", "blend_start",
+               "blend_threshold", "blend_without_threshold")  # fmt: skip
 _INVERSION = "pnp_inversion"
 
 
 def _evaluations(p):
-    rows = p["steps"] - skipped(p["steps"], p["strength"])
-    return _inversion(p["inversion"]).calls(rows), 4
+    inversion = named_inversion(p["inversion"])
+    return inversion.calls(p, inversion.rows(p)), 4
 
 
 @method(
@@ -34,6 +41,22 @@ def _evaluations(p):
     start="either",
     channels=(4,),
     evaluations=_evaluations,
+    role="edit",
+    per_image=(
+        "guidance",
+        "rescale",
+        "strength",
+        "controller",
+        "mapper",
+        "cross_replace_steps",
+        "self_replace_steps",
+        "equalizer",
+        "blend_words",
+        "blend_without",
+        "blend_start",
+        "blend_threshold",
+        "blend_without_threshold",
+    ),
 )
 def prompt_to_prompt(
     model,
@@ -100,7 +123,8 @@ def prompt_to_prompt(
         16 x 16 (or a quarter of a larger latent) if not given. Another one compiles anew.
       mask: [b, h, w] in [0, 1], 1 where the targets may differ from the source row.
       inversion: how a picture is begun from: ddim, negative_prompt, null_text, pnp_inversion (if
-        not given) or edict.
+        not given), direct_inversion, edict or sdedit; to set its own parameters name both methods,
+        "edict+prompt_to_prompt".
       strength: share of the steps that a picture is inverted and walked, in (0, 1].
       steps: length of the grid.
       guidance: classifier-free guidance scale.
@@ -119,63 +143,93 @@ def prompt_to_prompt(
     Source: sections 3 and 4 of the paper; google/prompt-to-prompt (stable and null-text notebooks);
     cure-lab/PnPInversion for pictures.
     """
-    if compat not in _COMPAT:
-        raise UserError(f"compat must be 'official' or nothing, not {compat!r}")
-    check_steps(model, steps)
-    count = len(prompt)
-    draws = noise if images is None else posterior_draws(noise)
-    edits = Edits(
-        count, seed=seed, index=index, noise=draws, images=images, mask=mask, source=source,
-        negative=negative or "", guidance=guidance, rescale=rescale, strength=strength,
-        blend_start=blend_start, blend_threshold=blend_threshold,
-        blend_without_threshold=blend_without_threshold)  # fmt: skip
-    cond = rows_condition(model, edits.own("source"), prompt, edits.own("negative"))
-    guide = guidance_edit(edits.own("guidance"), edits.own("rescale"), edits.count)
+    given = {name: value for name, value in locals().items() if name not in _NOT_PARAMETERS}
     if images is None:
         unused = None if np.all(np.asarray(strength) == 1) else strength
         _refuse("prompt_to_prompt without a picture", inversion=inversion, strength=unused)
-        start = from_noise(model, edits, cond, steps=steps, spacing=spacing, solver=solver,
-                           height=height, width=width)  # fmt: skip
-        before = 0
+        return walk_rows(model, None, None, given, watch)
+    _refuse("prompt_to_prompt on a picture", height=height, width=width)
+    return walk_rows(model, images, named_inversion(inversion), given, watch)
+
+
+def walk_rows(model, images, inversion: Inversion | None, p: dict, watch=None):
+    """Walks rows [source, targets] of every edit, from an inversion of pictures or from noise.
+
+    Args:
+      images: [b, h, w, 3] in [-1, 1]; None without an inversion.
+      p: the parameters of `prompt_to_prompt`, complete.
+      watch: called after every step, both ways.
+    Returns: uint8 [b, h, w, 3], the targets.
+    """
+    if p["compat"] not in _COMPAT:
+        raise UserError(f"compat must be 'official' or nothing, not {p['compat']!r}")
+    check_steps(model, p["steps"])
+    edits = _edits(images, inversion, p)
+    cond = rows_condition(model, edits.own("source"), p["prompt"], edits.own("negative"))
+    guide = guidance_edit(edits.own("guidance"), edits.own("rescale"), edits.count)
+    if inversion is None:
+        drawn = {name: p[name] for name in _OF_A_DRAWING}
+        start, before = from_noise(model, edits, cond, **drawn), 0
     else:
-        _refuse("prompt_to_prompt on a picture", height=height, width=width)
-        start, before = _from_pictures(
-            model, edits, _inversion(inversion), posterior, cond=cond, guide=guide, steps=steps,
-            spacing=spacing, watch=watch)  # fmt: skip
+        start, before = _from_pictures(model, edits, inversion, p, cond, guide, watch)
+    edit, total = _edit(model, edits, start, guide, p), before + walked(start.table)
+
+    def run(table, x, before):
+        told = part(watch, before, total)
+        return walk(model.denoiser, start.rule, edit, table, x, start.cond, watch=told,
+                    preview=lambda x: pictures(model, of_targets(x))).x  # fmt: skip
+
+    x = start.x if start.up is None else from_source_row(run(start.up, start.x, 0))
+    return pictures(model, of_targets(run(start.table, x, before)))
+
+
+def _edits(images, inversion, p: dict) -> Edits:
+    """The batch as edits; pictures of one edit share all that the source row depends on."""
+    noise, own = p["noise"], {} if inversion is None else dict(inversion.knobs)
+    if inversion is not None and noise is not None and not isinstance(noise, Mapping):
+        noise = {inversion.noise: noise}
+    shared = {name: p[name] for name in _OF_AN_EDIT}
+    return Edits(len(p["prompt"]), seed=p["seed"], index=p["index"], noise=noise, images=images,
+                 negative=p["negative"] or "", **shared, **own)  # fmt: skip
+
+
+def _from_pictures(model, edits: Edits, inversion: Inversion, p: dict, cond, guide, watch):
+    """(Start, how often the way up is reported)."""
+    z0 = latents_of(model, np.stack(edits.own("images")), p["posterior"], edits.draws)
+    asked = Asked(z0, cond, guide, p["steps"], np.asarray(edits.own("strength"), np.float64),
+                  p["spacing"], edits.targets, edits.draws)  # fmt: skip
+    knobs = {name: _agreed(edits.own(name)) for name in inversion.knobs}
+    table = inversion.table(model, asked, **knobs)
+    before = inversion.reports(walked(table))
+    asked = asked._replace(table=table, watch=part(watch, 0, before + walked(table)))
+    return inversion.start(model, asked, **knobs), before
+
+
+def _edit(model, edits: Edits, start: Start, guide, p: dict):
+    """The chain: null prompts, guidance, the inversion's own, attention, region, mask."""
     shape = jax.tree.leaves(start.x)[0].shape[-3:]
-    texts = read_texts(model, edits, prompt, cond.text.shape[-2], start.table)
+    texts = read_texts(model, edits, p["prompt"], start.cond.text.shape[-2], start.table)
     rules = attention_edit(
-        texts, edits, cells=self_cells or most_cells(*shape[:2]),
-        calls=counted_calls(start.rule, start.table) if compat else None, controller=controller,
-        mapper=mapper, cross_replace_steps=cross_replace_steps,
-        self_replace_steps=self_replace_steps, equalizer=equalizer)  # fmt: skip
-    links = [*start.near, guide, *start.links, rules]
-    if blend_words is not None or blend_without is not None:
-        grid = reading_grid(model, shape, blend_resolution)
-        links.append(local_blend(texts, edits, blend_words, blend_without, grid))
-    if mask is not None:
+        texts, edits, cells=p["self_cells"] or most_cells(*shape[:2]),
+        calls=counted_calls(start.rule, start.table) if p["compat"] else None,
+        **{name: p[name] for name in _ATTENTION})  # fmt: skip
+    links = [*start.near, start.guide or guide, *start.links, rules]
+    if p["blend_words"] is not None or p["blend_without"] is not None:
+        grid = reading_grid(model, shape, p["blend_resolution"])
+        links.append(local_blend(texts, edits, p["blend_words"], p["blend_without"], grid))
+    if p["mask"] is not None:
         cells = in_cells(np.stack(edits.own("mask")), model.factor)
         links.append(KeepOutside(mask=jnp.asarray(cells)[..., None]))
-    result = walk(model.denoiser, start.rule, chain(*links), start.table, start.x, start.cond,
-                  watch=part(watch, before, before + walked(start.table)),
-                  preview=lambda x: pictures(model, of_targets(x)))  # fmt: skip
-    return pictures(model, of_targets(result.x))
+    return chain(*links)
 
 
-def _from_pictures(model, edits: Edits, inversion, posterior, *, steps, spacing, watch, **asked):
-    """(Start, how often the way up was reported)."""
-    strength = np.asarray(edits.own("strength"), np.float64)
-    table = editing_table(model, steps=steps, count=edits.count, strength=strength,
-                          spacing=spacing)  # fmt: skip
-    before = inversion.reports(walked(table))
-    z0 = latents_of(model, np.stack(edits.own("images")), posterior, edits.draws)
-    up = part(watch, 0, before + walked(table))
-    told = Asked(z0, table=table, steps=steps, strength=strength, spacing=spacing,
-                 targets=edits.targets, watch=up, **asked)  # fmt: skip
-    return inversion.start(model, told), before
+def _agreed(values: list):
+    """One value where all edits have the same, else all of them."""
+    return values[0] if all(v == values[0] for v in values) else values
 
 
-def _inversion(name: str | None):
+def named_inversion(name: str | None) -> Inversion:
+    """An entry of INVERSIONS; without a name the default."""
     name = name or _INVERSION
     if name not in INVERSIONS:
         raise UserError(f"inversion {name!r} is not one of {', '.join(INVERSIONS)}")

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import UserError
@@ -40,6 +40,10 @@ class Method:
       start: what it begins with: "picture", "noise", or "either".
       channels: input channels of the networks it works with.
       evaluations: parameters -> (network calls, rows in one call) for one picture.
+      role: what it brings to a combination: "start", "edit", "mask", or nothing.
+      per_image: parameters that may differ from picture to picture of a batch, besides texts,
+        masks and seeds.
+      absent: why parameters that one would expect are not there, by name.
     """
 
     name: str
@@ -48,6 +52,9 @@ class Method:
     start: str
     channels: tuple[int, ...]
     evaluations: Callable[[dict], tuple[int, int]]
+    role: str = ""
+    per_image: tuple[str, ...] = ()
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -67,11 +74,17 @@ class Method:
         known = self.parameters
         for name in given:
             if name not in known:
-                raise UserError(f"{self.name} has no parameter {name!r}{nearest(name, known)}")
+                raise self.unknown(name)
         missing = [p.name for p in known.values() if p.required and given.get(p.name) is None]
         if missing:
             raise UserError(f"{self.name} needs {' and '.join(missing)}")
         return {p.name: given.get(p.name, p.default) for p in known.values()}
+
+    def unknown(self, name: str) -> UserError:
+        """The error for a parameter that it does not have."""
+        why = self.absent.get(name)
+        hint = f": {why}" if why else nearest(name, self.parameters)
+        return UserError(f"{self.name} has no parameter {name!r}{hint}")
 
     def check_model(self, model) -> None:
         """Refuses a network with the wrong number of input channels, saying which kind fits."""
@@ -87,12 +100,15 @@ class Method:
 _KINDS = {4: "text to image", 8: "InstructPix2Pix", 9: "inpainting or Paint by Example"}
 
 
-def method(*, paper: str, start: str, channels: tuple[int, ...], evaluations) -> Callable:
+def method(*, paper: str, start: str, channels: tuple[int, ...], evaluations, role: str = "",
+           per_image: tuple[str, ...] = ()) -> Callable:  # fmt: skip
     """Registers a function as an editing method under its own name."""
 
     def register(function):
         name = function.__name__
-        _METHODS[name] = Method(name, function, paper, start, channels, evaluations)
+        _METHODS[name] = Method(
+            name, function, paper, start, channels, evaluations, role, per_image
+        )
         return function
 
     return register
@@ -107,7 +123,14 @@ def methods() -> dict[str, Method]:
 
 
 def find(name: str) -> Method:
-    """The method of that name; an unknown name is refused with the nearest one."""
+    """The method of that name, or the combination a+b; an unknown name is refused with the nearest.
+
+    Example: `find("edict+prompt_to_prompt")`.
+    """
+    if "+" in name:
+        from .combination import combined
+
+        return combined(name)
     if name not in _METHODS:
         raise UserError(f"there is no method {name!r}{nearest(name, _METHODS)}")
     return _METHODS[name]

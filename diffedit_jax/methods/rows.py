@@ -97,6 +97,11 @@ def in_rows(z, targets: int):
     return jnp.broadcast_to(z[:, None], (z.shape[0], 1 + targets, *z.shape[1:]))
 
 
+def from_source_row(x):
+    """Every row becomes the source row, leaf by leaf, in the precision that it has."""
+    return jax.tree.map(lambda a: np.broadcast_to(np.asarray(a)[:, :1], a.shape), x)
+
+
 def of_targets(x):
     """[edits, 1 + targets, h, w, c] -> [edits * targets, h, w, c]; of a pair, its first."""
     x = jax.tree.leaves(x)[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 
 from .. import solvers
-from ..core import skipped
+from ..core import chain, skipped
 from ..errors import UserError
+from ..transforms import Blend
+from .cells import in_cells
 from .generate import guidance_edit
 from .registry import method
 from .run import Draws, begin_noised, check_steps, encode, guided, pictures, walk
@@ -23,6 +26,12 @@ def _evaluations(p):
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
+    role="start",
+    per_image=(
+        "guidance",
+        "rescale",
+        "strength",
+    ),
 )
 def sdedit(
     model,
@@ -30,6 +39,7 @@ def sdedit(
     *,
     prompt: list[str],
     negative: list[str] | None = None,
+    mask=None,
     strength: float = 0.8,
     steps: int = 50,
     guidance: float = 7.5,
@@ -50,6 +60,8 @@ def sdedit(
     Args:
       prompt: what the picture shall show, one text per picture.
       negative: what to move away from; the empty prompt if not given.
+      mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere it is kept, noised to the
+        level of each step.
       strength: share of the steps that run, in (0, 1]: little keeps the picture, much follows the
         prompt. int(steps * strength) steps run, truncated; fewer than one is an error.
       steps: length of the full grid.
@@ -70,9 +82,13 @@ def sdedit(
     draws = Draws(count, seed, index, noise)
     table = partial_table(model, rule, steps, strength, spacing, count)
     z0 = encode(model, images, posterior_noise(model, images, posterior, draws))
-    x = begin_noised(table, z0, draws("start", z0.shape[1:]))
+    eps = draws("start", z0.shape[1:])
+    x = begin_noised(table, z0, eps)
     cond = guided(model, prompt, negative or [""] * count)
     edit = guidance_edit(guidance, rescale, count)
+    if mask is not None:
+        cells = jnp.asarray(in_cells(mask, model.factor))[..., None]
+        edit = chain(edit, Blend(mask=cells, x0=z0, noise=eps))
     result = walk(model.denoiser, rule, edit, draws.on(table), x, cond,
                   watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
     return pictures(model, result.x)

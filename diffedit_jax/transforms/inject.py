@@ -19,8 +19,8 @@ class Inject(Transform):
     """
 
     recorded: Any  # [steps, *rows, h, w, c] noise for each row of the sampling table
-    amount: Any  # [] lambda, 0 to 1
-    until: Any  # [] int32, how many of the rows that are walked are mixed
+    amount: Any  # [], or per row [*rows, 1, 1, 1]: lambda, 0 to 1
+    until: Any  # like amount, int32: how many of the rows that are walked are mixed
 
     def denoise(self, inner, state):
         def ask(x, step, cond, control=None):

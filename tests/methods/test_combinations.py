@@ -1,0 +1,210 @@
+"""Every pair of methods that goes together, on a network that costs nothing; why others do not."""
+
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+
+import diffedit_jax as de
+from diffedit_jax.core.sample import sample_batch
+from diffedit_jax.methods.diffedit import diffedit_mask
+from diffedit_jax.methods.registry import find
+from tests.methods.toy_attention import a_picture, toy
+
+SOURCE, TARGET = "a cat on a mat", "a dog on a mat"
+COLUMNS = ("", "+diffedit", "+prompt_to_prompt", "+prompt_to_prompt+diffedit")
+
+
+def legal():
+    """Every combination that is not refused, and every method that can be part of one."""
+    names = [name for name, m in de.methods().items() if m.role in ("start", "edit")]
+    found = []
+    for name in (n + column for n in names for column in COLUMNS):
+        try:
+            found.append(find(name).name)
+        except de.UserError:
+            continue
+    return found
+
+
+def table():
+    """The pairs as the documentation shows them."""
+    head = ["begins with", "a mask of yours", *(c.replace("+", "+ ") for c in COLUMNS[1:])]
+    rows = [head, ["---"] * len(head)]
+    known = legal()
+    for name, method in de.methods().items():
+        if method.role == "start":
+            told = ["tested" if name + c in known else "refused" for c in COLUMNS]
+            rows.append([f"`{name}`", *told])
+        elif method.role == "edit":
+            rows.append([f"`{name}` alone", "tested", "tested", "", ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+ALONE = [name for name in legal() if "+" not in name and 4 in find(name).channels]
+ROWS = [name for name in legal() if "prompt_to_prompt" in name and "+diffedit" not in name]
+MASKED = [name for name in legal() if "+diffedit" in name and 4 in find(name).channels]
+SMALL = dict(steps=4, guidance=2.0, seed=[3])
+HALF = np.zeros((1, 6, 6), np.float32)
+HALF[:, :, 3:] = 1
+PINNED = ("pnp_inversion", "prompt_to_prompt", "direct_inversion")  # only the source row is held
+EXACT_SOURCE = {"edict": 1e-12, "direct_inversion": 1e-5} | dict.fromkeys(PINNED[:2], 0.0)
+EXACT = dict(atol=3e-5, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return toy()
+
+
+@pytest.fixture(autouse=True)
+def latents(monkeypatch):
+    """The methods give their last latents instead of pictures."""
+    for name, module in sys.modules.items():
+        if name.startswith("diffedit_jax.methods.") and hasattr(module, "pictures"):
+            monkeypatch.setattr(module, "pictures", lambda model, x: np.asarray(x))
+
+
+def run(model, name, **more):
+    method = find(name)
+    given = dict(prompt=[TARGET], source=[SOURCE], paste=False, inner=2, maps=2) | SMALL | more
+    given = {k: v for k, v in given.items() if k in method.parameters}
+    return method.function(model, a_picture(), **method.complete(given))
+
+
+def test_the_documentation_lists_what_is_tested():
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "combinations.md").read_text()
+    assert table() in text
+    assert set(ALONE) | set(ROWS) | set(MASKED) == {n for n in legal() if 4 in find(n).channels}
+
+
+@pytest.mark.parametrize("name", [n for n in ALONE if n not in ("inpaint", "diffedit")])
+def test_a_mask_of_ones_is_no_mask_and_one_of_zeros_keeps_the_picture(model, name):
+    free, full = run(model, name), run(model, name, mask=0 * HALF + 1)
+    np.testing.assert_allclose(full, free, **EXACT)
+    shut, half = run(model, name, mask=0 * HALF), run(model, name, mask=HALF)
+    kept = a_picture() if run is None else shut
+    np.testing.assert_array_equal(half[:, :, :3], kept[:, :, :3])
+    assert np.abs(half[:, :, 3:] - shut[:, :, 3:]).max() > 1e-3
+    posterior = dict(posterior="mean") if "posterior" in find(name).parameters else {}
+    if name != "prompt_to_prompt":  # whose source row is the reconstruction
+        exact = run(model, name, mask=0 * HALF, **posterior)
+        np.testing.assert_allclose(exact, a_picture(), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_keep_the_laws_on_every_start(model, name):
+    """An empty mask gives the source row; so does the source prompt; ones are no mask."""
+    given = dict(posterior="mean")
+    edited, same = (run(model, name, mask=0 * HALF + 1, prompt=[p], **given)
+                    for p in (TARGET, SOURCE))  # fmt: skip
+    shut = run(model, name, mask=0 * HALF, **given)
+    start = name.split("+")[0]
+    if start in EXACT_SOURCE:
+        np.testing.assert_allclose(shut, a_picture(), atol=EXACT_SOURCE[start], rtol=0)
+    if start not in PINNED:
+        np.testing.assert_allclose(same, shut, **EXACT)
+    assert np.abs(edited - shut).max() > 1e-4
+    np.testing.assert_allclose(run(model, name, **given), edited, **EXACT)
+    kept = run(model, name, mask=HALF, **given)
+    np.testing.assert_allclose(kept[:, :, :3], shut[:, :, :3], **EXACT)
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_the_mask_is_diffedits_own(model, name):
+    """a+diffedit is a with the mask that diffedit finds, in the same compiled walk."""
+    method = find(name.removesuffix("+diffedit"))
+    told = dict(prompt=[TARGET], source=[SOURCE], steps=4, maps=2, seed=[3])
+    found = diffedit_mask(model, a_picture(), **told)
+    assert 0 < found.mean() < 1
+    by_hand = run(model, name, mask=found)
+    np.testing.assert_array_equal(run(model, name), by_hand)
+    shared = {k: p.default for k, p in find(name).parameters.items() if not p.required}
+    own = {k: v for k, v in shared.items() if k in method.parameters and k != "source"}
+    alone = run(model, method.name, **(own | SMALL | dict(mask=found, paste=False, inner=2)))
+    np.testing.assert_array_equal(by_hand, alone)
+
+
+def test_the_numbers_of_the_start_reach_it(model):
+    """Parameters of one method alone change the result of the combination."""
+    for name, knob in {
+        "edict+prompt_to_prompt": dict(mix=0.7),
+        "ddim_inversion+prompt_to_prompt": dict(refine=2),
+        "null_text+prompt_to_prompt": dict(rate=0.5),
+        "direct_inversion+prompt_to_prompt": dict(injection=0.9),
+        "negative_prompt+prompt_to_prompt": dict(proximal="l0"),
+        "sdedit+diffedit": dict(threshold=0.1),
+    }.items():
+        assert np.abs(run(model, name, **knob) - run(model, name)).max() > 1e-6, name
+
+
+def test_turning_any_knob_compiles_nothing_and_both_ways_are_one_program(model):
+    """One program for EDICT's two ways with Prompt-to-Prompt in a mask, one for the search."""
+    name = "edict+prompt_to_prompt+diffedit"
+    sample_batch.clear_cache()
+    first = run(model, name)
+    assert sample_batch._cache_size() == 2
+    turned = dict(prompt=["a big boat"], source=["a red dog on a sea"], guidance=5.0, mix=0.97,
+                  threshold=0.2, cross_replace_steps=0.3, strength=0.5, seed=[8])  # fmt: skip
+    assert np.abs(run(model, name, **turned) - first).max() > 1e-3
+    assert sample_batch._cache_size() == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("edict+ddim_inversion", "both say where the run begins"),
+        ("generate+diffedit", "edits no picture"),
+        ("diffedit+diffedit", "named twice"),
+        ("inpaint+prompt_to_prompt", "for a source row to start from"),
+        ("edict+", "joined by +"),
+        ("edict+prompt_to_pompt", "did you mean 'prompt_to_prompt'"),
+    ],
+)
+def test_what_cannot_mean_anything_is_refused_with_the_reason(name, said):
+    with pytest.raises(de.UserError, match=re.escape(said)) as told:
+        find(name)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "said"),
+    [
+        ("edict+prompt_to_prompt", dict(solver="plms"), "walks with its own update rule"),
+        ("edict+prompt_to_prompt", dict(inversion="ddim"), "is the inversion"),
+        ("ddim_inversion+prompt_to_prompt", dict(eta=1.0), "tear the rows apart"),
+        ("null_text+prompt_to_prompt", dict(negative="x"), "is what it finds"),
+        ("edict+diffedit", dict(encode_prompt="x"), "encoded by the other"),
+        ("edict+diffedit", dict(thresold=1), "did you mean 'threshold'"),
+    ],
+)
+def test_a_parameter_without_a_place_is_refused_with_the_reason(model, name, knob, said):
+    given = dict(source=SOURCE, prompt=TARGET) | knob
+    with pytest.raises(de.UserError, match=re.escape(said)):
+        find(name).complete(given)
+
+
+def test_the_first_role_gives_the_default():
+    method = find("diffedit+prompt_to_prompt+edict")
+    assert method.name == "edict+prompt_to_prompt+diffedit"
+    assert method.parameters["guidance"].default == find("edict").parameters["guidance"].default
+    assert "strength" not in method.per_image and "guidance" in method.per_image
+    assert all(p.doc for p in method.parameters.values())
+
+
+def test_evaluations_and_reports_of_a_combination_are_counted(model):
+    name, seen = "edict+prompt_to_prompt+diffedit", []
+    p = find(name).complete(dict(source=[SOURCE], prompt=[TARGET], maps=2, **SMALL))
+    find(name).function(model, a_picture(), watch=lambda *said: seen.append(said[:2]), **p)
+    rows = int(4 * 0.8)
+    assert seen == [(i, 2 + 2 * rows) for i in range(1, 2 + 2 * rows + 1)]
+    assert find(name).evaluations(p) == (2 + 4 * rows, 4)
+
+
+def test_a_mask_that_confines_nothing_or_everything_is_refused(tiny, picture):
+    for mask, said in ((0, "is empty"), (1, "covers the whole picture")):
+        given = dict(prompt=TARGET, mask=np.full((32, 32), mask), size=32)
+        with pytest.raises(de.UserError, match=said):
+            de.edit(tiny, picture, "sdedit", **given)
