@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -137,13 +138,21 @@ def cell_recipe(said: dict, wanted: str) -> tuple[dict, int]:
     Raises: UserError that lists what there is.
     """
     axes = [(str(name), tuple(values)) for name, values in said["sweep"]["axes"]]
-    pairs = dict(part.strip().split("=", 1) for part in wanted.split(",") if "=" in part)
+    pairs = dict(re.findall(r"\s*(\w+)=((?:(?!,\s*\w+=).)*)", wanted))
     for number, cell in enumerate(cells_of(axes)):
-        if {name: f"{value}" for name, value in cell.items()} == pairs:
+        if cell.keys() == pairs.keys() and all(_means(pairs[k], v) for k, v in cell.items()):
             own = {k: v for k, v in said.items() if k != "sweep"}
             return own | {"parameters": {**said["parameters"], **cell}}, number
     there = "; ".join(f"{name}={'|'.join(map(str, values))}" for name, values in axes)
     raise UserError(f"the sheet has no cell {wanted!r}; name one value of each: {there}")
+
+
+def _means(text: str, value: Any) -> bool:
+    """Whether a text names a value: "5" is 5.0."""
+    try:
+        return text == value if isinstance(value, str) else float(text) == value
+    except ValueError:
+        return text == str(value)
 
 
 def _run(known: Method, model, image, cells: list[dict], parameters: dict, watch) -> api.Result:

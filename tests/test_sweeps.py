@@ -5,7 +5,7 @@ import pytest
 
 from diffedit_jax.errors import UserError
 from diffedit_jax.sheets import Grid, label
-from diffedit_jax.sweeps import cells_of, sweep
+from diffedit_jax.sweeps import cell_recipe, cells_of, sweep
 from tests.cli.conftest import Model, calls, pictures  # noqa: F401
 
 
@@ -68,3 +68,13 @@ def test_every_cell_comes_back_out_of_the_sheet(axes, shape):
 
 def test_labels_are_short():
     assert [label("g", v) for v in (7.50, 3, "cat")] == ["g 7.5", "g 3", "g cat"]
+
+
+def test_a_cell_is_found_by_the_values_it_was_made_with():
+    axes = [["prompt", ["a cat, red", "a dog"]], ["guidance", [3.0, 7.5]]]
+    said = {"parameters": {"steps": 4}, "sweep": {"axes": axes}}
+    recipe, number = cell_recipe(said, "guidance=3, prompt=a dog")
+    assert number == 2 and recipe == {"parameters": dict(steps=4, prompt="a dog", guidance=3.0)}
+    assert cell_recipe(said, "prompt=a cat, red,guidance=7.50")[1] == 1
+    with pytest.raises(UserError, match="a cat, red|a dog; guidance=3.0|7.5"):
+        cell_recipe(said, "guidance=4, prompt=a dog")

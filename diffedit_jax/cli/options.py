@@ -47,8 +47,8 @@ def _parsers():
     parser.add_argument("--version", action="version", version=f"diffedit {__version__}")
     add = parser.add_subparsers(dest="command", metavar="COMMAND", required=True).add_parser
     commands = {
-        "edit": _edit(add("edit", help="edit pictures")),
-        "generate": _generate(add("generate", help="draw pictures from texts")),
+        "edit": _varied(_edit(add("edit", help="edit pictures"))),
+        "generate": _varied(_generate(add("generate", help="draw pictures from texts"))),
         "methods": _methods(add("methods", help="list the methods, or explain one")),
         "replay": _replay(add("replay", help="run a picture's recipe again and compare")),
         "plan": _plan(add("plan", help="what an edit will cost, without running it")),
@@ -61,7 +61,7 @@ def _parsers():
 
 def _edit(p):
     p.add_argument("images", nargs="*", metavar="IN", help="pictures, or a folder of pictures")
-    p.add_argument("--method", metavar="NAME", help="see `diffedit methods`")
+    p.add_argument("--method", metavar="NAME", help="see `diffedit methods`; a+b combines")
     p.add_argument("--prompt", action="append", metavar="TEXT",
                    help="what the result shall show; several give one result each")  # fmt: skip
     p.add_argument("--source", metavar="TEXT", help="what the picture shows now")
@@ -76,6 +76,15 @@ def _edit(p):
 def _generate(p):
     p.add_argument("prompt", nargs="*", metavar="TEXT", help="what to draw")
     return _common(p)
+
+
+def _varied(p):
+    p.add_argument("--sweep", action="append", default=[], metavar="KEY=VALUES",
+                   help="a sheet of A,B,C or START:STOP:COUNT; may be repeated")  # fmt: skip
+    p.add_argument("--sweep-files", action="store_true", help="the sheet's cells as files too")
+    p.add_argument("--show-attention", metavar="WORDS",
+                   help="write OUT.attention.png: where words look")  # fmt: skip
+    return p
 
 
 def _plan(p):
@@ -126,6 +135,7 @@ def _replay(p):
     p.add_argument("--out", metavar="OUT", help="default: NAME.replay.png beside it")
     p.add_argument("--model", metavar="M", help="where the model is now, if it has moved")
     p.add_argument("--config", metavar="DIR", help="as it was given for a single file")
+    p.add_argument("--cell", metavar="KEY=VALUE,...", help="which cell of a sweep's sheet")
     return _talk(p)
 
 

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..methods.registry import find
 from .jobs import FILES, MAX_SIDE, MIN_SIDE, TEXTS
 from .progress import Progress
+from .sweep import one_cell
 from .timing import Timing
 from .values import checked_prompt, checked_seed, parameter
 
@@ -25,7 +26,7 @@ def replay(options: argparse.Namespace) -> None:
     said = recipe.from_png(picture)
     out = Path(options.out) if options.out else picture.with_suffix(".replay.png")
     images.check_writable(out)
-    before = images.read(picture).pixels
+    said, before = one_cell(said, images.read(picture).pixels, options.cell)
     method = find(said["method"])
     arguments = _arguments(method, said, picture.parent)
     with Timing() as timing, Progress(options.quiet) as progress:

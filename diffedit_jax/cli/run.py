@@ -8,16 +8,21 @@ from typing import Any
 from .. import api, images, solvers
 from ..errors import UserError
 from . import seen
+from .attention import attention_path, checked_words, write_attention
 from .batches import Batch, batches, checked_inputs, run_batch
 from .jobs import Job, jobs_of
 from .progress import Preview, Progress
+from .sweep import checked_sweep, run_sweep, write_sweep
 from .timing import Timing
 
 
 def edit(options: argparse.Namespace) -> None:
     """Edits pictures; all inputs are read and all outputs tried before the model is loaded."""
+    if options.sweep:
+        _sweep(options)
+        return
     jobs = checked_jobs(options)
-    _check_targets(jobs)
+    _check_targets(jobs, bool(options.show_attention))
     sizes = [checked_inputs(job) for job in jobs]
     with Timing() as timing, Progress(options.quiet) as progress:
         progress.stage("loading the model")
@@ -25,6 +30,8 @@ def edit(options: argparse.Namespace) -> None:
             model = load_model(options)
         tell = _Teller(progress)
         tell(model.notices)
+        looked = options.show_attention
+        words = checked_words(model, jobs, looked) if looked is not None else []
         parts = batches(jobs, sizes, model, options.batch)
         for number, batch in enumerate(parts, 1):
             several = f" {number}/{len(parts)}" if len(parts) > 1 else ""
@@ -34,10 +41,38 @@ def edit(options: argparse.Namespace) -> None:
             tell(result.notices)
             with timing.part("write"):
                 tell(_write(batch, result))
+            if words:
+                progress.stage("reading attention")
+                with timing.part("attention"):
+                    write_attention(model, batch, result.images, words)
         progress.note(f"wrote {_where(jobs)} in {timing}")
 
 
 generate = edit  # the options say which
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    """One labelled sheet per job, every cell a variant of it."""
+    if options.show_attention is not None:
+        raise UserError("--show-attention goes with single results, not with --sweep")
+    jobs, axes = checked_sweep(options)
+    _check_targets(jobs)
+    for job in jobs:
+        checked_inputs(job)
+    with Timing() as timing, Progress(options.quiet) as progress:
+        progress.stage("loading the model")
+        with timing.part("load"):
+            model = load_model(options)
+        tell = _Teller(progress)
+        tell(model.notices)
+        for job in jobs:
+            progress.stage(f"sweeping {', '.join(axes)}")
+            with timing.part("run"):
+                found = run_sweep(model, job, axes, options, lambda d, n, _: progress.step(d, n))
+            tell(found.notices)
+            with timing.part("write"):
+                tell(write_sweep(job, found, options.sweep_files))
+        progress.note(f"wrote {_where(jobs)} in {timing}")
 
 
 def checked_jobs(options: argparse.Namespace) -> list[Job]:
@@ -81,12 +116,14 @@ def _write(batch: Batch, result: api.Result) -> list[str]:
     return notices
 
 
-def _check_targets(jobs: list[Job]) -> None:
+def _check_targets(jobs: list[Job], attention: bool = False) -> None:
     """Tries every folder that will be written to, before anything is computed."""
     for job in jobs:
         folder = job.out.parent
         if folder.is_dir():
             images.check_writable(job.out)
+            if attention:
+                images.check_writable(attention_path(job.out))
         elif not folder.parent.is_dir():
             raise UserError(f"cannot write {job.out}: the folder {folder.parent} does not exist")
         elif folder.exists():

@@ -1,0 +1,38 @@
+"""`--show-attention` on a tiny complete model, for drawn and for edited pictures."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffedit_jax.cli import main
+
+TINY = str(pathlib.Path(__file__).parents[1] / "golden" / "latent" / "12_pipelines" / "sd1")
+SHARED = ["--model", TINY, "--steps", "2", "--size", "32", "--solver", "ddim", "--quiet"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save("in.png")
+    return tmp_path
+
+
+def test_a_tile_per_word_for_what_is_drawn_and_for_what_is_edited(folder, capsys):
+    generate = ["generate", "a cat on a boat", *SHARED, "--out", "drawn.png"]
+    assert main([*generate, "--show-attention", "cat boat"]) == 0
+    edit = ["edit", "in.png", "--method", "sdedit", "--prompt", "a dog", *SHARED, "--out", "o.png"]
+    assert main([*edit, "--show-attention", "dog"]) == 0
+    drawn, edited = (np.asarray(Image.open(f"{n}.attention.png")) for n in ("drawn", "o"))
+    tile = 196
+    assert drawn.shape[1] == 3 * tile and edited.shape[1] == 2 * tile
+    assert edited.shape[0] == 2 * drawn.shape[0]  # the picture, and below it the result
+    heat = drawn[-tile:, tile:].astype(int)
+    assert np.abs(heat[:, :, 0] - heat[:, :, 2]).max() > 50  # coloured, where the picture is not
+    (folder / "o.png").unlink()
+    assert main([*edit, "--show-attention", "cat"]) == 2
+    error = capsys.readouterr().err
+    assert "'cat' is not in the prompt; its words are: a, dog" in error and error.count("\n") == 1
+    assert not (folder / "o.png").exists()
