@@ -101,7 +101,7 @@ class Checkpoints:
             arrays = named(state)
             place = self.folder / f".saving-{step}"
             by_first(lambda: self._begin(place, sum(x.nbytes for x in arrays.values())))
-            with self._given_up(place), disk.told(place):
+            with self._given_up(place):
                 self._saver.save(place / _STATE, args=_args().StandardSave(arrays))
         except UserError as error:
             self._refused(error)
@@ -120,7 +120,7 @@ class Checkpoints:
     def _finish(self, step: int, place: Path, facts: dict, extra: dict) -> None:
         """In a thread of its own: what orbax has written becomes a checkpoint."""
         try:
-            with self._given_up(place), disk.told(place):
+            with self._given_up(place):
                 self._saver.wait_until_finished()
                 if self._lock:  # the first process
                     disk.write_synced(place / _EXTRA, json.dumps(extra))
@@ -136,10 +136,13 @@ class Checkpoints:
         """What a failed save has written is removed: it would take the room of the next."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             if self._lock:
                 shutil.rmtree(place, ignore_errors=True)
-            raise
+            told = _as_told(error, self.folder)
+            if told is error:
+                raise
+            raise told from error
 
     def _thin(self, newest: int) -> None:
         """Removes what neither keep_last nor keep_best wants; a half-removed step has no number."""
@@ -161,7 +164,7 @@ class Checkpoints:
         self._thread.join()
         self._thread, error, self._error = None, self._error, None
         try:
-            together(lambda: _raised(error, self.folder))
+            together(lambda: _raised(error))
         except UserError as told:
             self._saver = _saver()
             self._refused(told)
@@ -287,14 +290,19 @@ def _score(folder: Path) -> float | None:
         return None
 
 
-def _raised(error: BaseException | None, folder: Path) -> None:
-    if error is None:
-        return
-    if isinstance(error, UserError):
+def _raised(error: BaseException | None) -> None:
+    if error is not None:
         raise error
+
+
+def _as_told(error: BaseException, folder: Path) -> BaseException:
+    """A failed write as one line; what is no such failure as it is."""
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return error
     if disk.is_full(error):
-        raise disk.DiskFull(
+        return disk.DiskFull(
             f"{folder}: no space left on the device while a checkpoint was written;"
             " the checkpoints that are there are untouched"
         )
-    raise UserError(f"{folder}: a checkpoint was not written: {' '.join(str(error).split())[:200]}")
+    text = " ".join(str(error).split())[:200]
+    return UserError(f"{folder}: a checkpoint was not written: {text}")

@@ -61,14 +61,14 @@ def stopping() -> Iterator[Stop]:
     if is_distributed() or threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    with _watching(stop), _handled():
+    with _watching(stop), _handled(stop):
         yield stop
 
 
 @contextlib.contextmanager
-def _handled() -> Iterator[None]:
-    """Signals only wake the watcher: a handler would wait until the compiler returns."""
-    before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+def _handled(stop: Stop) -> Iterator[None]:
+    """Python calls these once the compiler has returned; until then the watcher is alone."""
+    before = {number: signal.signal(number, lambda *_: stop.ask()) for number in _SIGNALS}
     try:
         yield
     finally:
@@ -94,10 +94,12 @@ def _watching(stop: Stop) -> Iterator[None]:
 
 
 def _watch(read: int, stop: Stop) -> None:
+    seen = 0
     while numbers := os.read(read, 1):
         if numbers[0] not in _SIGNALS:
             continue
-        if stop._asked.is_set():
+        seen += 1
+        if seen > 1:
             os.write(2, b"diffedit: stopped by a second signal; the last checkpoint stands\n")
             os._exit(128 + numbers[0])
         stop.ask()

@@ -76,6 +76,7 @@ class NewRows:
         """The rows at their start."""
         flat = flatten_dict(params, sep="/")
         table = flat[TOKENS].astype(jnp.float32)
+        self._check(len(table))
         if self.initial is not None:
             return jnp.asarray(self.initial, jnp.float32)
         if not self.words:
@@ -83,6 +84,12 @@ class NewRows:
         chosen = [self.words[i % len(self.words)] for i in range(len(self.ids))]
         shift = flat[POSITIONS][0] if self.compat == "official" else 0.0
         return table[jnp.asarray(chosen)] + shift
+
+    def _check(self, count):
+        """jax would neither read nor write a row that is not there, without a word."""
+        wrong = [i for i in (*self.ids, *self.words) if not 0 <= i < count]
+        if wrong:
+            raise UserError(f"token {wrong[0]} is not one of the {count} rows of the token table")
 
     def join(self, params: Any, trained: Float[Array, "n d"]) -> Any:
         """The tree with the rows in the token table."""
