@@ -1,11 +1,14 @@
 """Put the trained parts together as diffedit_jax/assets/emoji, an ordinary diffusers folder.
 
 python train/assemble_emoji.py --runs runs --out diffedit_jax/assets/emoji
+
+Parts that have no run in the folder of runs stay as they are in --out.
 """
 
 import argparse
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -15,6 +18,7 @@ import numpy as np
 from configs import pretrain_clip, pretrain_unet, pretrain_vae
 from diffedit_jax.checkpoints.export import write_folder
 from diffedit_jax.checkpoints.load import export
+from diffedit_jax.checkpoints.model_folder import read_model_folder
 from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.write import write_json, write_safetensors
 from diffedit_jax.scenes import captions, tokenizer
@@ -28,15 +32,19 @@ def special_ids():
     return {"vocab_size": size, **ends}
 
 
-def pipeline(runs):
-    """UNet, VAE, text encoder and scheduler as parts of one model."""
+def pipeline(runs, before):
+    """UNet, VAE, text encoder and scheduler as parts of one model; what has no run as before."""
     files = {
         "unet": runs / "unet" / "unet.safetensors",
         "vae": runs / "vae" / "vae.safetensors",
         "text_encoder": runs / "unet" / "text_encoder.safetensors",
     }
     parts = Parts(where=str(runs))
-    parts.weights = {name: export(weights.load(path)) for name, path in files.items()}
+    for name, path in files.items():
+        there = path.exists() or not (before / name).is_dir()
+        parts.weights[name] = (
+            export(weights.load(path)) if there else read_model_folder(before).weights[name]
+        )
     parts.configs = {
         "unet": pretrain_unet.UNET,
         "vae": pretrain_vae.NETWORK,
@@ -87,20 +95,30 @@ def main():
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=Path("diffedit_jax/assets/emoji"))
     found = parser.parse_args()
-    kept = {p: p.read_text() for name in KEPT if (p := found.out / name).exists()}
-    shutil.rmtree(found.out, ignore_errors=True)
     found.out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=found.out.parent) as scratch:
+        made = Path(scratch) / "model"
+        write_all(found.runs, found.out, made)
+        shutil.rmtree(found.out, ignore_errors=True)
+        made.rename(found.out)
+
+
+def write_all(runs, before, out):
+    """The whole folder `out`, with everything of `before` that no run replaces."""
     write_folder(
-        pipeline(found.runs),
-        found.out,
+        pipeline(runs, before),
+        out,
         lambda _, folder: tokenizer.write_tokenizer(folder, captions.words()),
         dtype="float16",
     )
     for name, write in (("clip", write_clip), ("judge", write_judge)):
-        if (found.runs / name / f"{name}.safetensors").exists():
-            write(found.runs, found.out / name)
-    for path, text in kept.items():
-        path.write_text(text)
+        if (runs / name / f"{name}.safetensors").exists():
+            write(runs, out / name)
+        elif (before / name).is_dir():
+            shutil.copytree(before / name, out / name)
+    for name in KEPT:
+        if (before / name).exists():
+            shutil.copyfile(before / name, out / name)
 
 
 def write_judge(runs, folder):
