@@ -47,6 +47,10 @@ def get_config() -> ConfigDict:
             batch=64,
             steps=900,  # the weights that ship are those of step 500
             rate=1e-3,
+            schedule="settle",
+            warmup=100,
+            betas=(0.9, 0.99),
+            average=0.999,
             noise=0.15,
             save_every=500,
             log_every=50,

@@ -12,5 +12,17 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
     """The run that made diffedit_jax/assets/emoji/judge."""
     return ConfigDict(
-        dict(seed=11, batch=64, steps=1200, rate=2e-3, noise=0.15, save_every=500, log_every=50)
+        dict(
+            seed=11,
+            batch=64,
+            steps=1200,
+            rate=2e-3,
+            schedule="settle",
+            warmup=100,
+            betas=(0.9, 0.99),
+            average=0.999,
+            noise=0.15,
+            save_every=500,
+            log_every=50,
+        )
     )

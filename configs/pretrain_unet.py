@@ -73,8 +73,10 @@ def get_config() -> ConfigDict:
             batch=32,
             steps=3600,  # the weights that ship are those of step 3500
             rate=1e-3,
+            schedule="settle",
             warmup=200,
             settle=0.45,
+            betas=(0.9, 0.99),
             average=0.998,
             drop=0.1,
             focus=0.5,  # from step 1500 on; 0 before

@@ -30,6 +30,10 @@ def get_config() -> ConfigDict:
         dict(
             network=NETWORK,
             seed=1,
+            schedule="settle",
+            warmup=100,  # of the decoder
+            betas=(0.9, 0.99),
+            average=0.999,
             kl=1e-5,
             logvar_bias=-5.0,
             crops=dict(

@@ -14,8 +14,12 @@ import numpy as np
 
 from diffedit_jax.models.clip import CLIPText, CLIPVision
 from diffedit_jax.scenes import caption, captions, render_batch, sample_caption, tokenizer
-from diffedit_jax.training import data, loop, objectives, state, weights
+from diffedit_jax.training import data, weights
+from diffedit_jax.training.contrastive import contrastive
 from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.selections import Everything
+from diffedit_jax.training.task import Task
 
 MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)  # CLIP's own
 STD = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
@@ -61,17 +65,15 @@ def make_batch(config, tokenize):
 
 def main():
     """Train and write clip.safetensors."""
-    config, out = arguments(__doc__)
+    run = arguments(__doc__)
+    config, out = run.config, run.out
     tokenizer.write_tokenizer(out / "tokenizer", captions.words())
     tokenize = data.load_tokenizer(out / "tokenizer")
     text, vision = towers(config.clip.to_dict(), int(tokenize([""]).max()) + 1)
-    optimiser = state.adamw(config.rate, config.steps)
-    final = loop.fit(
-        state.create_state(initial(text, vision, config.seed), optimiser, config.seed),
-        state.make_step(objectives.contrastive_loss(text, vision), optimiser),
-        make_batch(config, tokenize), steps=config.steps, folder=out,
-        save_every=config.save_every, log_every=config.log_every,
-    )  # fmt: skip
+    params = initial(text, vision, config.seed)
+    task = Task("pretrain_clip", params, contrastive(text, vision), Everything())
+    batches = data.Stepped(make_batch(config, tokenize), run.share)
+    final = fit(task, batches, config, out, mesh=run.mesh, quiet=run.quiet)
     weights.save(jax.device_get(final.average), out / "clip.safetensors")
 
 

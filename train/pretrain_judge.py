@@ -15,8 +15,11 @@ import optax
 
 from diffedit_jax.bench import judge
 from diffedit_jax.scenes import render_batch, world
-from diffedit_jax.training import data, loop, state
+from diffedit_jax.training import data
 from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.selections import Everything
+from diffedit_jax.training.task import Task
 
 EVERY_OBJECT = (*world.OBJECTS, *world.HELD_OUT_OBJECTS)
 
@@ -38,16 +41,17 @@ def disturb(key, x, most):
     return x + amount * jax.random.normal(noise, x.shape)
 
 
-def make_loss(noise):
+def make_objective(noise):
     """Sum of the cross entropies of all heads."""
 
-    def loss(params, batch, key, _):
-        logits = judge.Judge().apply({"params": params}, disturb(key, batch["image"], noise))
+    def objective(params, cond, batch, key, step):
+        pictures = disturb(key, batch["image"], noise)
+        logits = judge.Judge().apply({"params": params["judge"]}, pictures)
         cross = optax.softmax_cross_entropy_with_integer_labels
-        terms = {name: cross(logits[name], batch[name]).mean() for name in judge.HEADS}
-        return sum(terms.values()), {"object": terms["object"], "style": terms["style"]}
+        terms = {name: cross(logits[name], batch[name]) for name in judge.HEADS}
+        return sum(terms.values()), {name: terms[name].mean() for name in ("object", "style")}
 
-    return loss
+    return objective
 
 
 def make_batch(config):
@@ -71,17 +75,16 @@ def accuracy(params, count=512, seed=10_001):
 
 def main():
     """Train, measure on clean renders, write the weights."""
-    config, out = arguments(__doc__)
+    run = arguments(__doc__)
+    config = run.config
     params = judge.Judge().init(jax.random.PRNGKey(config.seed), jnp.zeros((1, 64, 64, 3)))
-    optimiser = state.adamw(config.rate, config.steps)
-    start = state.create_state(params["params"], optimiser, config.seed)
-    step = state.make_step(make_loss(config.noise), optimiser)
-    final = loop.fit(
-        start, step, make_batch(config), steps=config.steps, folder=out,
-        save_every=config.save_every, log_every=config.log_every,
-    )  # fmt: skip
-    print(accuracy(final.average))
-    judge.save_judge(final.average, out / "judge.safetensors")
+    start = {"judge": params["params"]}
+    task = Task("pretrain_judge", start, make_objective(config.noise), Everything())
+    batches = data.Stepped(make_batch(config), run.share)
+    final = fit(task, batches, config, run.out, mesh=run.mesh, quiet=run.quiet)
+    params = jax.device_get(final.average["judge"])
+    print(accuracy(params))
+    judge.save_judge(params, run.out / "judge.safetensors")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python train/pretrain_unet.py --config configs/pretrain_unet.py --out runs/unet 
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -19,8 +20,13 @@ from diffedit_jax.models.clip import CLIPText
 from diffedit_jax.models.unet import UNet
 from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.scenes import captions, tokenizer
-from diffedit_jax.training import data, latents, loop, objectives, state, weights
+from diffedit_jax.training import data, latents, objectives, weights
+from diffedit_jax.training.conditions import text_condition
 from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.selections import Everything
+from diffedit_jax.training.sharding import NETWORK_RULES
+from diffedit_jax.training.task import Task
 
 
 def networks(config, vocabulary):
@@ -57,34 +63,34 @@ def training_data(config, out, tokenize, model):
     return latents.latent_batches(pool, scenes, tokenize, config.batch, config.seed, emphasis)
 
 
+def make_task(config, unet, text, params, empty):
+    """Velocity prediction over stratified times, both networks trained together."""
+    times = partial(objectives.stratified_times, focus=config.focus)
+    objective = objectives.denoising(
+        unet, kind=config.scheduler.prediction_type, schedule=Schedule(), times=times
+    )  # Stable Diffusion's schedule, as the scheduler config says
+    condition = text_condition(text, drop=config.drop, empty=jnp.asarray(empty))
+    return Task("pretrain_unet", params, objective, Everything(), condition, NETWORK_RULES)
+
+
 def main():
     """Encode the pool, train, write unet.safetensors and text_encoder.safetensors."""
-    config, out = arguments(__doc__)
+    run = arguments(__doc__)
+    config, out = run.config, run.out
     tokenizer.write_tokenizer(out / "tokenizer", captions.words())
     tokenize = data.load_tokenizer(out / "tokenizer")
     empty = tokenize([""])[0]
     unet, text = networks(config, int(empty.max()) + 1)
     model = load(config.start) if config.start else None
-    optimiser = state.adamw(config.rate, config.steps, warmup=config.warmup, settle=config.settle)
     params = trained(model) if model else initial(unet, text, config.seed, len(empty))
-    schedule = Schedule()  # Stable Diffusion's, as the scheduler config says
-    loss = objectives.text_to_image_loss(
-        unet, text, kind=config.scheduler.prediction_type, schedule=schedule, drop=config.drop,
-        empty=jnp.asarray(empty), focus=config.focus,
-    )  # fmt: skip
+    batches = data.Stepped(training_data(config, out, tokenize, model), run.share)
 
     def save(_, now):
         for name in ("unet", "text_encoder"):
             weights.save(jax.device_get(now.average[name]), out / f"{name}.safetensors")
 
-    final = loop.fit(
-        state.create_state(params, optimiser, config.seed),
-        state.make_step(loss, optimiser, decay=config.average),
-        training_data(config, out, tokenize, model),
-        steps=config.steps, folder=out, save_every=config.save_every,
-        log_every=config.log_every, watch=save,
-    )  # fmt: skip
-    save(config.steps, final)
+    task = make_task(config, unet, text, params, empty)
+    fit(task, batches, config, out, mesh=run.mesh, watch=save, quiet=run.quiet)
 
 
 if __name__ == "__main__":

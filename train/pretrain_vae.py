@@ -13,8 +13,14 @@ import jax.numpy as jnp
 
 from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.scenes import render_batch
-from diffedit_jax.training import autoencoder, data, loop, state, weights
+from diffedit_jax.training import autoencoder, data, weights
 from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.selections import Everything, Paths
+from diffedit_jax.training.settings import complete
+from diffedit_jax.training.task import Task
+
+SHARED = ("schedule", "warmup", "betas", "average")
 
 
 def initial(vae, config):
@@ -26,33 +32,35 @@ def initial(vae, config):
     return {**params, "quant_conv": {"kernel": kernel, "bias": bias}}
 
 
-def train_both(vae, params, stage, config, out):
+def settings(config, part):
+    """The trainer's settings of one part of the run."""
+    shared = {name: config[name] for name in ("seed", "save_every", "log_every", *SHARED)}
+    return complete({**shared, **part})
+
+
+def train_both(vae, params, stage, config, run):
     """Encoder and decoder together: on crops (cheap), then on whole pictures.
 
     Group norms see other statistics in a crop than in a whole picture, so the second is needed.
     """
-    optimiser = state.adamw(stage.rate, stage.steps, warmup=stage.warmup)
-    start = state.create_state(params, optimiser, config.seed)
-    loss = autoencoder.whole_loss(vae, kl=config.kl, noise_after=stage.noise_after)
-    final = loop.fit(
-        start, state.make_step(loss, optimiser), data.crops(stage.seed, stage.batch, stage.crop),
-        steps=stage.steps, folder=out / stage.folder,
-        save_every=config.save_every, log_every=config.log_every,
-    )  # fmt: skip
-    return jax.device_get(final.average)
+    objective = autoencoder.whole(vae, kl=config.kl, noise_after=stage.noise_after)
+    task = Task("pretrain_vae", {"vae": params}, objective, Everything())
+    batches = data.Stepped(data.crops(stage.seed, stage.batch, stage.crop), run.share)
+    part = dict(steps=stage.steps, batch=stage.batch, rate=stage.rate, warmup=stage.warmup)
+    folder = run.out / stage.folder
+    final = fit(task, batches, settings(config, part), folder, mesh=run.mesh, quiet=run.quiet)
+    return jax.device_get(final.average["vae"])
 
 
-def train_decoder(vae, params, config, out):
+def train_decoder(vae, params, config, run):
     """The decoder alone on whole pictures, encoder frozen."""
-    optimiser = state.adamw(config.decoder_rate, config.decoder_steps)
-    start = state.create_state(autoencoder.decoder_half(params), optimiser, config.seed)
-    step = state.make_step(autoencoder.decoder_loss(vae, params), optimiser)
-    final = loop.fit(
-        start, step, data.crops(config.seed + 1, config.decoder_batch, 64),
-        steps=config.decoder_steps, folder=out / "decoder",
-        save_every=config.save_every, log_every=config.log_every,
-    )  # fmt: skip
-    return {**params, **jax.device_get(final.average)}
+    selection = Paths(autoencoder.DECODER)
+    task = Task("pretrain_vae", {"vae": params}, autoencoder.decoded(vae), selection)
+    batches = data.Stepped(data.crops(config.seed + 1, config.decoder_batch, 64), run.share)
+    part = dict(steps=config.decoder_steps, batch=config.decoder_batch, rate=config.decoder_rate)
+    folder = run.out / "decoder"
+    final = fit(task, batches, settings(config, part), folder, mesh=run.mesh, quiet=run.quiet)
+    return selection.join(task.params, jax.device_get(final.average))["vae"]
 
 
 def fold(vae, params, seed, count=512):
@@ -63,24 +71,25 @@ def fold(vae, params, seed, count=512):
     return autoencoder.fold_statistics(params, latents.mean((0, 1, 2)), latents.std((0, 1, 2)))
 
 
-def latent_space(vae, config, out):
+def latent_space(vae, config, run):
     """The parameters that fix what a latent is: made once, so that a later UNet stays valid."""
-    path = out / "folded.safetensors"
+    path = run.out / "folded.safetensors"
     if not path.exists():
-        params = train_both(vae, initial(vae, config), config.crops, config, out)
-        params = train_both(vae, params, config.whole, config, out)
+        params = train_both(vae, initial(vae, config), config.crops, config, run)
+        params = train_both(vae, params, config.whole, config, run)
         weights.save(fold(vae, params, config.seed + 2), path)
     return weights.load(path)
 
 
 def main():
     """Both halves, the fold, then the decoder; vae.safetensors is written after each part."""
-    config, out = arguments(__doc__)
-    vae = AutoencoderKL.from_config(config.network.to_dict(), dtype=jnp.bfloat16)
-    params = latent_space(vae, config, out)
-    weights.save(params, out / "vae.safetensors")
-    if config.decoder_steps:
-        weights.save(train_decoder(vae, params, config, out), out / "vae.safetensors")
+    run = arguments(__doc__)
+    vae = AutoencoderKL.from_config(run.config.network.to_dict(), dtype=jnp.bfloat16)
+    params = latent_space(vae, run.config, run)
+    weights.save(params, run.out / "vae.safetensors")
+    if run.config.decoder_steps:
+        params = train_decoder(vae, params, run.config, run)
+        weights.save(params, run.out / "vae.safetensors")
 
 
 if __name__ == "__main__":

@@ -109,6 +109,7 @@ def _common(p):
     p.add_argument("--batch", type=int, default=4, metavar="N", help="pictures at a time (4)")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], help="type to compute in")
     _of_a_model(p)
+    _adapters(p)
     p.add_argument("--out", metavar="OUT", help="a file; a folder for several results")
     p.add_argument("--preview", type=int, nargs="?", const=0, metavar="EVERY",
                    help="write OUT.step-NNN.png every few steps")  # fmt: skip
@@ -121,6 +122,14 @@ def _of_a_model(p):
     p.add_argument("--variant", metavar="fp16", help="which weight files of a folder")
     p.add_argument("--config", metavar="DIR",
                    help="a folder whose configs and tokenizer go with a single file")  # fmt: skip
+    return p
+
+
+def _adapters(p):
+    p.add_argument("--lora", action="append", default=[], metavar="FILE[:WEIGHT]",
+                   help="merge a LoRA into the model (weight 1); may be repeated")  # fmt: skip
+    p.add_argument("--embedding", action="append", default=[], metavar="FILE[:WORD]",
+                   help="add learned words to prompts; may be repeated")  # fmt: skip
     return p
 
 
@@ -144,7 +153,7 @@ def _convert(p):
     p.add_argument("target", metavar="DST", help="a folder, or a name ending in .safetensors")
     p.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     p.add_argument("--no-ema", action="store_true", help="take the raw weights of a .ckpt")
-    return _talk(_of_a_model(p))
+    return _talk(_adapters(_of_a_model(p)))
 
 
 def _train(p):
@@ -153,6 +162,8 @@ def _train(p):
     p.add_argument("--data", metavar="DIR")
     p.add_argument("--out", metavar="DIR")
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    p.add_argument("--max-restarts", type=int, default=0, metavar="N",
+                   help="bring a run back that was lost, at most so often")  # fmt: skip
     return _talk(p)
 
 

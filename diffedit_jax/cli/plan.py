@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import cost
 from ..core import Cond, first
-from . import cost, seen
+from . import seen
 from .batches import Batch, batches, checked_inputs
 from .run import checked_jobs, load_model
 

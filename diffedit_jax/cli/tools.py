@@ -17,9 +17,10 @@ _BENCHES = ("quality", "speed", "tpu")
 def convert(options: argparse.Namespace) -> None:
     """Turns a checkpoint into a diffusers folder or a single file."""
     from .. import bundles
+    from .adapters import files_of
 
     names = ("dtype", "prediction_type", "variant", "config")
-    chosen = {name: getattr(options, name) for name in names}
+    chosen = {name: getattr(options, name) for name in names} | files_of(options)
     notices = bundles.convert(options.source, options.target, ema=not options.no_ema, **chosen)
     if not options.quiet:
         for text in (*(f"note: {notice}" for notice in notices), f"wrote {options.target}"):
@@ -38,7 +39,7 @@ def bench(options: argparse.Namespace) -> int | None:
     return module.main(options.arguments)
 
 
-def train(options: argparse.Namespace) -> None:
+def train(options: argparse.Namespace) -> int | None:
     """Runs train/NAME.py of a checkout; without a name, lists what there is."""
     scripts = {path.stem: path for folder in _folders() for path in sorted(folder.glob("*.py"))}
     if not scripts:
@@ -46,7 +47,7 @@ def train(options: argparse.Namespace) -> None:
     if options.name is None:
         for name, path in scripts.items():
             print(f"{name:<20} {_first_line(path)}")
-        return
+        return None
     if options.name not in scripts:
         known = ", ".join(scripts)
         raise UserError(f"there is no training {options.name!r}; there are: {known}")
@@ -54,14 +55,28 @@ def train(options: argparse.Namespace) -> None:
         raise UserError(f"train {options.name} needs --config FILE and --out DIR")
     if not Path(options.config).is_file():
         raise UserError(f"config {options.config} does not exist")
-    _run_script(scripts[options.name], options)
+    if options.max_restarts:
+        return _supervised(options)
+    return _run_script(scripts[options.name], options)
 
 
-def _run_script(path: Path, options: argparse.Namespace) -> None:
+def _words(options: argparse.Namespace) -> list[str]:
     words = ["--config", options.config, "--out", options.out]
     words += ["--data", options.data] if options.data else []
     words += [word for pair in options.set for word in ("--set", pair)]
-    before, sys.argv = sys.argv, [str(path), *words]
+    return [*words, "--quiet"] if options.quiet else words
+
+
+def _supervised(options: argparse.Namespace) -> int:
+    """The same command in a process of its own, started again when it is lost."""
+    from ..training.supervisor import supervise
+
+    own = [sys.executable, "-m", "diffedit_jax", "train", options.name]
+    return supervise([*own, *_words(options)], max_restarts=options.max_restarts)
+
+
+def _run_script(path: Path, options: argparse.Namespace) -> None:
+    before, sys.argv = sys.argv, [str(path), *_words(options)]
     try:
         runpy.run_path(str(path), run_name="__main__")
     finally:

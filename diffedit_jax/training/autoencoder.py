@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 Pictures = Float[Array, "n h w c"]
+EACH = (1, 2, 3)  # the axes of one picture
 
 
 def gradients(x: Pictures) -> tuple[Pictures, Pictures]:
@@ -15,56 +16,59 @@ def gradients(x: Pictures) -> tuple[Pictures, Pictures]:
     return x[:, 1:] - x[:, :-1], x[:, :, 1:] - x[:, :, :-1]
 
 
-def reconstruction(found: Pictures, wanted: Pictures) -> Float[Array, ""]:
+def reconstruction(found: Pictures, wanted: Pictures) -> Float[Array, "n"]:
     """L = mean |d| + 0.5 mean |grad d| + mean d^2, d = found - wanted, pictures in [-1, 1]."""
     difference = found - wanted
-    edges = sum(jnp.abs(part).mean() for part in gradients(difference))
-    return jnp.abs(difference).mean() + 0.5 * edges + jnp.square(difference).mean()
+    edges = sum(jnp.abs(part).mean(EACH) for part in gradients(difference))
+    return jnp.abs(difference).mean(EACH) + 0.5 * edges + jnp.square(difference).mean(EACH)
 
 
-def divergence(mean: Pictures, logvar: Pictures) -> Float[Array, ""]:
+def divergence(mean: Pictures, logvar: Pictures) -> Float[Array, "n"]:
     """KL(N(mean, exp logvar) || N(0, 1)) = (mean^2 + exp logvar - 1 - logvar) / 2, averaged."""
-    return 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar).mean()
+    return 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1 - logvar).mean(EACH)
 
 
-def whole_loss(vae: Any, *, kl: float, noise_after: int) -> Callable:
+def whole(vae: Any, *, kl: float, noise_after: int) -> Callable:
     """Reconstruction + kl * divergence. The latent is its mean for the first `noise_after` steps.
 
     Sampling from step 0 lets the noise swamp an untrained encoder, and the posterior collapses.
+    Params: {"vae"}; batch: {"image" [n, h, w, 3] in [-1, 1]}.
     """
 
-    def loss(params, batch, key, step):
-        mean, logvar = vae.apply({"params": params}, batch, method="encode")
+    def objective(params, cond, batch, key, step):
+        image, weights = batch["image"], {"params": params["vae"]}
+        mean, logvar = vae.apply(weights, image, method="encode")
         noise = jax.random.normal(key, mean.shape) * jnp.exp(0.5 * logvar)
         z = mean + jnp.where(step >= noise_after, noise, 0.0)
-        found = vae.apply({"params": params}, z, method="decode")
-        error, prior = reconstruction(found, batch), divergence(mean, logvar)
+        found = vae.apply(weights, z, method="decode")
+        error, prior = reconstruction(found, image), divergence(mean, logvar)
         facts = {
-            "psnr": psnr(found, batch),
-            "kl": prior,
+            "psnr": psnr(found, image),
+            "kl": prior.mean(),
             "mean_size": jnp.std(mean),
             "deviation": jnp.exp(0.5 * logvar).mean(),
         }
         return error + kl * prior, facts
 
-    return loss
+    return objective
 
 
-def decoder_loss(vae: Any, encoder: Any) -> Callable:
-    """Reconstruction by the decoder alone; `encoder` holds the frozen parameters."""
-
-    def loss(params, batch, key, step):
-        del key, step
-        mean, _ = vae.apply({"params": encoder}, batch, method="encode")
-        found = vae.apply({"params": {**encoder, **params}}, mean, method="decode")
-        return reconstruction(found, batch), {"psnr": psnr(found, batch)}
-
-    return loss
+DECODER = r"vae/(decoder|post_quant_conv)/.*"  # the parameters that a decoder uses
 
 
-def decoder_half(params: dict) -> dict:
-    """The parameters that the decoder uses."""
-    return {name: params[name] for name in ("decoder", "post_quant_conv") if name in params}
+def decoded(vae: Any) -> Callable:
+    """Reconstruction from the posterior's mean, for a decoder that is trained alone.
+
+    Params and batch as for `whole`.
+    """
+
+    def objective(params, cond, batch, key, step):
+        image, weights = batch["image"], {"params": params["vae"]}
+        mean, _ = vae.apply(weights, image, method="encode")
+        found = vae.apply(weights, mean, method="decode")
+        return reconstruction(found, image), {"psnr": psnr(found, image)}
+
+    return objective
 
 
 def psnr(found: Pictures, wanted: Pictures) -> Float[Array, ""]:

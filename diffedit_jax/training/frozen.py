@@ -28,6 +28,20 @@ def place_frozen(task: Task, trained: Any, mesh: Any, compute: str) -> Any:
     return jax.tree.map(put, task.params, needed, places)
 
 
+def shapes_of_frozen(task: Task, trained: Any, mesh: Any, compute: str) -> Any:
+    """Shapes, dtypes and places of what `place_frozen` makes, for a task without values."""
+    needed = used_by(task.selection.join, task.params, trained)
+    places = shardings(task.params, mesh, task.rules)
+
+    def one(x, wanted, place):
+        if not wanted:
+            return jax.ShapeDtypeStruct((0,), x.dtype)
+        low = jax.eval_shape(lambda a: lower(a, compute), x)
+        return jax.ShapeDtypeStruct(low.shape, low.dtype, sharding=place)
+
+    return jax.tree.map(one, task.params, needed, places)
+
+
 def used_by(join: Any, params: Any, trained: Any) -> Any:
     """Of every leaf of params, whether join(params, trained) depends on its value."""
     closed = jax.make_jaxpr(join)(params, trained)

@@ -1,9 +1,74 @@
 """What every training script shares: its arguments, its configuration, the compiler's flags."""
 
+from __future__ import annotations
+
 import argparse
+import ast
+import dataclasses
+import functools
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import ranks
+from .settings import complete
+
+
+@dataclasses.dataclass(frozen=True)
+class Launch:
+    """What a training script was asked for."""
+
+    config: Any  # ml_collections.ConfigDict with every setting of the trainer
+    out: Path  # folder of the run; resumed if there
+    data: Path | None  # folder of pictures, where a task wants one
+    quiet: bool
+
+    @functools.cached_property
+    def mesh(self) -> Any:
+        """The mesh that the config names, over the devices of all processes."""
+        from .sharding import make_mesh
+
+        return make_mesh(self.config.mesh)
+
+    @functools.cached_property
+    def share(self) -> tuple[int, int]:
+        """(index, count): the part of every batch that this process loads."""
+        from .sharding import share
+
+        return share(self.mesh)
+
+
+def arguments(description: str) -> Launch:
+    """Read the command line of a training script and make the machine ready for it.
+
+    Raises: UserError for a config that does not exist, a setting that does not exist or has the
+    wrong type, or an out folder that cannot be made.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--config", required=True, help="a file of configs/")
+    parser.add_argument("--out", required=True, type=Path, help="folder of the run, which goes on")
+    parser.add_argument("--data", type=Path, help="folder of pictures")
+    parser.add_argument("--set", action="append", default=[], metavar="name=value")
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
+    found = parser.parse_args()
+    config = complete(load_config(found.config, found.set))
+    _prepare(found.out)
+    return Launch(config, found.out, found.data, found.quiet)
+
+
+def _prepare(out: Path) -> None:
+    """The compiler's flags, the other processes, and a place for compiled programs."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror}; give another --out") from None
+    fast_cpu_flags()
+    ranks.join()
+    keep_compiled(out / "compiled")
 
 
 def fast_cpu_flags() -> None:
@@ -25,30 +90,57 @@ def keep_compiled(folder: Path) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
 
 
-def load_config(path: str | Path, changes: list[str] = ()):
-    """The ConfigDict of a configuration file, with `name=value` changes applied."""
+def load_config(path: str | Path, changes: list[str] = ()) -> Any:
+    """The ConfigDict of a configuration file, with `name=value` changes applied.
+
+    A value is read as the type of what it replaces; `a.b=value` reaches into a nested dict.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"config {path} does not exist")
     specification = importlib.util.spec_from_file_location("configuration", path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"config {path} has no get_config()")
     config = module.get_config()
     for change in changes:
-        name, value = change.split("=", 1)
-        config[name] = type(config[name])(value)
+        _change(config, change)
     return config
 
 
-def arguments(description: str):
-    """Read --config, --out and --set from the command line: (config, out folder)."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", required=True, help="a file of configs/")
-    parser.add_argument(
-        "--out", required=True, type=Path, help="folder of the run; resumed if there"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="name=value")
-    found = parser.parse_args()
-    fast_cpu_flags()
-    found.out.mkdir(parents=True, exist_ok=True)
-    keep_compiled(found.out / "compiled")
-    return load_config(found.config, found.set), found.out
+def _change(config: Any, change: str) -> None:
+    name, equals, text = change.partition("=")
+    if not equals:
+        raise UserError(f"--set {change} needs the form name=value")
+    *outer, last = name.split(".")
+    known = complete(config)
+    for part in outer:
+        known, config = (_inside(place, part, name) for place in (known, config))
+    if last not in known:
+        near = ", ".join(sorted(known))
+        raise UserError(f"--set {name}: there is no such setting; there are: {near}")
+    with config.unlocked():
+        config[last] = _read(name, text, known[last])
+
+
+def _inside(place, part, name):
+    if part not in place or not hasattr(place[part], "keys"):
+        raise UserError(f"--set {name}: there is no {part} to reach into")
+    return place[part]
+
+
+def _read(name: str, text: str, before: Any) -> Any:
+    """The text as a value of the type of `before`."""
+    if isinstance(before, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(before, tuple) and isinstance(value, list):
+        value = tuple(value)
+    if before is not None and type(value) is not type(before):
+        raise UserError(f"--set {name}={text}: it wants a value like {before!r}")
+    return value

@@ -8,16 +8,19 @@ from typing import Any
 
 import jax
 
+from ..cli.progress import Progress
+from .agree import is_first
 from .checkpoint import Checkpoints
 from .digests import of_tree
 from .frozen import place_frozen
 from .optimisers import make_optimiser
+from .peak import peak_of, step_flops
 from .preemption import stopping
-from .report import Report
+from .report import Meter, Report
 from .settings import complete, lasting
 from .sharding import make_mesh, spread
 from .state import TrainState, create_state, shapes_of_state
-from .step import make_step
+from .step import make_step, total_loss
 from .task import Task
 
 
@@ -29,6 +32,7 @@ def fit(
     *,
     mesh: Any = None,
     watch: Callable[[int, TrainState], None] | None = None,
+    look: Callable[[int, TrainState], dict[str, Any]] | None = None,
     quiet: bool = False,
 ) -> TrainState:
     """Train to `config.steps` updates, going on from the newest checkpoint in `folder`.
@@ -41,6 +45,8 @@ def fit(
       config: the trainer's settings (settings.defaults()) and the task's own.
       mesh: from `sharding.make_mesh`; by default made as config.mesh says.
       watch: called with (step, state) at every save and at the end.
+      look: (step, state) -> {name: uint8 [n, h, w, 3]}, asked every `look_every` steps for pictures
+        that show what the run can do by now.
     Returns:
       the final state, which is saved too.
     Raises:
@@ -49,28 +55,55 @@ def fit(
     """
     config, folder = complete(config), Path(folder)
     mesh = make_mesh(config.mesh) if mesh is None else mesh
-    report = Report(folder, every=config.log_every, patience=config.patience, quiet=quiet)
     keep = dict(keep_last=config.keep_last, keep_best=config.keep_best, fallback=config.fallback)
-    with Checkpoints(folder / "checkpoints", **keep) as checkpoints, stopping() as stop:
-        return _Run(task, data, config, mesh, checkpoints, report, stop, watch).go()
+    with (
+        Checkpoints(folder / "checkpoints", **keep) as checkpoints,
+        stopping() as stop,
+        Progress(quiet or not is_first()) as progress,
+    ):
+        progress.stage(task.name)
+        run = _Run(task, data, config, mesh, checkpoints, stop, folder, progress)
+        return run.go(watch, look)
 
 
 class _Run:
     """One call of fit: what stays the same while the state moves."""
 
-    def __init__(self, task, data, config, mesh, checkpoints, report, stop, watch):
+    def __init__(self, task, data, config, mesh, checkpoints, stop, folder, progress):
         self.task, self.data, self.config, self.mesh = task, data, config, mesh
-        self.checkpoints, self.report, self.stop, self.watch = checkpoints, report, stop, watch
+        self.checkpoints, self.stop = checkpoints, stop
+        self.folder, self.progress = folder, progress
 
-    def go(self) -> TrainState:
+    def go(self, watch, look) -> TrainState:
         """Everything from the resume to the last save."""
+        self.watch, self.look = watch, look
         about = (self.task, make_optimiser(self.config), self.config)
         shapes = shapes_of_state(*about, self.mesh)
         params = place_frozen(self.task, shapes.trained, self.mesh, self.config.compute)
         self.same = {"task": self.task.name, **lasting(self.config), "frozen": of_tree(params)}
         state, start = self._begin(shapes, about)
         step = make_step(*about, placed=jax.tree.map(lambda x: x.sharding, shapes))
-        return self._steps(step, state, params, start)
+        self.report = self._reporting(shapes.trained, params)
+        try:
+            return self._steps(step, state, params, start)
+        finally:
+            self.report.close()
+
+    def _reporting(self, trained, params) -> Report:
+        config = self.config
+
+        def flops():
+            return step_flops(total_loss(self.task, config), trained, params, self.batch)
+
+        meter = Meter(
+            total=config.steps * config.accumulate,
+            examples=config.batch,
+            devices=self.mesh.size,
+            flops=flops,
+            peak=peak_of(self.mesh.devices.flat[0]),
+        )
+        return Report(self.folder, every=config.log_every, patience=config.patience, meter=meter,
+                      progress=self.progress)  # fmt: skip
 
     def _begin(self, shapes, about) -> tuple[TrainState, int]:
         """The state of the newest checkpoint, or a new one, and its step."""
@@ -84,17 +117,24 @@ class _Run:
     def _steps(self, step, state, params, start) -> TrainState:
         k, total = start, self.config.steps * self.config.accumulate
         while k < total:
-            batch = spread(self.data.next(), self.mesh)
-            state, metrics = step(state, params, batch)
+            self.batch = spread(self.data.next(), self.mesh)
+            state, metrics = step(state, params, self.batch)
             k += 1
             self.report.take(k, metrics)
             if self.stop.requested(k):
                 break
-            if k % self.config.save_every == 0 and k < total and not self.report.flush():
-                self._save(k, state)  # never while a run goes wrong
+            self._between(k, total, state)
         if k > start:
             self._save(k, state)
         return state
+
+    def _between(self, k: int, total: int, state: TrainState) -> None:
+        """What is due after step k but not at the end."""
+        config = self.config
+        if k % config.save_every == 0 and k < total and not self.report.flush():
+            self._save(k, state)  # never while a run goes wrong
+        if self.look and config.look_every and k % config.look_every == 0:
+            self.report.show(k, self.look(k, state))
 
     def _save(self, k: int, state: TrainState) -> None:
         self.report.flush()

@@ -61,6 +61,7 @@ def _reports():
     return dict(
         save_every=500,  # batches, as log_every
         log_every=50,
+        look_every=0,  # validation pictures; 0: none
         keep_last=2,  # checkpoints
         keep_best=0,
         fallback=False,  # go back to an older checkpoint when the newest is damaged

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from .average import decay_at, move_average
+from .optimisers import rates
 from .state import TrainState
 from .task import Task
 
@@ -28,6 +29,7 @@ def make_step(
       placed: shardings of the state, or None.
     """
     gradient = jax.value_and_grad(total_loss(task, config), has_aux=True)
+    rate = rates(config)
 
     def step(state, params, batch):
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
@@ -36,6 +38,7 @@ def make_step(
         good = jnp.isfinite(loss) & jnp.isfinite(norm)
         state = _advance(state, grads, good, optimiser, config)
         counts = {"skipped": state.skipped, "streak": state.streak, "updates": state.updates}
+        counts["rate"] = jnp.float32(rate(state.updates))
         return state, {"loss": loss, "gradient": norm, **counts, **facts}
 
     return jax.jit(step, donate_argnums=0, out_shardings=None if placed is None else (placed, None))

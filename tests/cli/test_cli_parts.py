@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from diffedit_jax.cli import cost, main, process, progress, seen, timing, tools
+from diffedit_jax import cost
+from diffedit_jax.cli import main, process, progress, seen, timing, tools
 from diffedit_jax.cli.batches import Batch
 from diffedit_jax.cli.jobs import Job
 from diffedit_jax.methods.registry import find

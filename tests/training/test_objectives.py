@@ -7,7 +7,15 @@ import pytest
 
 from diffedit_jax.core.time import Schedule
 from diffedit_jax.models import AutoencoderKL, CLIPText, UNet
-from diffedit_jax.training import autoencoder, objectives, state
+from diffedit_jax.training import autoencoder, objectives
+from diffedit_jax.training.conditions import text_condition
+from diffedit_jax.training.contrastive import contrastive
+from diffedit_jax.training.optimisers import make_optimiser
+from diffedit_jax.training.selections import Everything, Paths
+from diffedit_jax.training.settings import complete
+from diffedit_jax.training.state import create_state
+from diffedit_jax.training.step import make_step
+from diffedit_jax.training.task import Task
 
 
 def test_times_are_stratified():
@@ -51,14 +59,13 @@ class Silent:
 
 @pytest.mark.parametrize("off", [0.0, 0.5])
 def test_the_diffusion_loss_of_a_perfect_network_is_zero(off):
-    loss = objectives.text_to_image_loss(
-        Perfect(), Silent(), kind="v_prediction", schedule=Schedule(), drop=0.1,
-        empty=jnp.zeros(3, jnp.int32),
-    )  # fmt: skip
+    objective = objectives.denoising(Perfect(), kind="v_prediction", schedule=Schedule())
+    condition = text_condition(Silent(), drop=0.1, empty=jnp.zeros(3, jnp.int32))
     params = {"unet": {"off": jnp.float32(off)}, "text_encoder": {}}
     batch = {"latent": jnp.zeros((8, 4, 4, 2)), "ids": jnp.ones((8, 3), jnp.int32)}
-    value, _ = loss(params, batch, jax.random.PRNGKey(0), 0)
-    assert float(value) == pytest.approx(off**2, abs=1e-5)
+    key = jax.random.PRNGKey(0)
+    value, _ = objective(params, condition(params, batch, key), batch, key, 0)
+    np.testing.assert_allclose(value, off**2, atol=1e-5)
 
 
 class Tower:
@@ -67,18 +74,19 @@ class Tower:
 
 
 def test_the_contrastive_loss_prefers_the_right_pairs():
-    loss = objectives.contrastive_loss(Tower(), Tower())
+    loss = contrastive(Tower(), Tower())
     params = {"text": {}, "vision": {}, "logit_scale": jnp.log(100.0)}
     words = jnp.eye(6)
     batch = {"ids": words, "pixels": words, "same": jnp.eye(6)}
-    right, facts = loss(params, batch, None, 0)
-    wrong, _ = loss(params, {**batch, "pixels": words[::-1]}, None, 0)
-    assert float(right) < 1e-3 < float(wrong) and float(facts["hit"]) == 1
+    right, facts = loss(params, None, batch, None, 0)
+    wrong, _ = loss(params, None, {**batch, "pixels": words[::-1]}, None, 0)
+    assert (right < 1e-3).all() and (wrong > 1e-3).all() and float(facts["hit"]) == 1
 
 
 def test_divergence_and_psnr_in_closed_form():
-    assert float(autoencoder.divergence(jnp.zeros((1, 2)), jnp.zeros((1, 2)))) == 0
-    assert float(autoencoder.divergence(jnp.full((1, 2), 3.0), jnp.zeros((1, 2)))) == 4.5
+    nothing = jnp.zeros((1, 1, 1, 2))
+    assert float(autoencoder.divergence(nothing, nothing)[0]) == 0
+    assert float(autoencoder.divergence(nothing + 3, nothing)[0]) == 4.5
     picture = jnp.zeros((1, 4, 4, 3))
     assert float(autoencoder.psnr(picture + 0.2, picture)) == pytest.approx(20, abs=1e-4)
 
@@ -109,16 +117,32 @@ def test_folding_makes_unit_latents_and_keeps_every_picture(vae, vae_params):
     np.testing.assert_allclose(out2, out, atol=1e-4)
 
 
-def test_a_decoder_step_leaves_the_encoder_alone_and_lowers_the_loss(vae, vae_params):
-    picture = jax.random.uniform(jax.random.PRNGKey(2), (4, 16, 16, 3), minval=-1)
-    optimiser = state.adamw(3e-3, 30, warmup=1)
-    step = state.make_step(autoencoder.decoder_loss(vae, vae_params), optimiser)
-    half = autoencoder.decoder_half(vae_params)
-    assert set(half) == {"decoder", "post_quant_conv"}
-    now, losses = state.create_state(half, optimiser, 0), []
-    for _ in range(30):
-        now, metrics = step(now, picture)
+def train(task, batch, **settings):
+    """Losses of steps on one batch, and the state after them."""
+    config = complete(settings)
+    optimiser = make_optimiser(config)
+    step, now = make_step(task, optimiser, config), create_state(task, optimiser, config)
+    losses = []
+    for _ in range(config.steps):
+        now, metrics = step(now, task.params, batch)
         losses.append(float(metrics["loss"]))
+    return losses, now
+
+
+def test_a_decoder_trained_alone_leaves_the_encoder_out_and_lowers_the_loss(vae, vae_params):
+    picture = jax.random.uniform(jax.random.PRNGKey(2), (4, 16, 16, 3), minval=-1)
+    selection = Paths(autoencoder.DECODER)
+    task = Task("decoder", {"vae": vae_params}, autoencoder.decoded(vae), selection)
+    losses, now = train(task, {"image": picture}, steps=30, rate=3e-3)
+    assert set(now.trained["vae"]) == {"decoder", "post_quant_conv"}
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_whole_autoencoder_learns_a_batch(vae, vae_params):
+    picture = jax.random.uniform(jax.random.PRNGKey(2), (4, 16, 16, 3), minval=-1)
+    objective = autoencoder.whole(vae, kl=1e-5, noise_after=5)
+    task = Task("whole", {"vae": vae_params}, objective, Everything())
+    losses, _ = train(task, {"image": picture}, steps=20, rate=3e-3)
     assert losses[-1] < 0.9 * losses[0]
 
 
@@ -139,16 +163,13 @@ def test_a_training_step_of_a_tiny_model_lowers_the_loss_on_a_fixed_batch():
         "unet": jax.jit(unet.init)(keys[2], x, jnp.zeros(8), jnp.zeros((8, 6, 8)))["params"],
         "text_encoder": jax.jit(text.init)(keys[3], ids)["params"],
     }
-    optimiser = state.adamw(1e-2, 60, warmup=2)
-    loss = objectives.text_to_image_loss(
-        unet, text, kind="v_prediction", schedule=Schedule(), drop=0.1, empty=ids[0]
-    )
-    step, now = state.make_step(loss, optimiser), state.create_state(params, optimiser, 0)
-    losses = []
-    for _ in range(60):
-        now, metrics = step(now, {"latent": x, "ids": ids})
-        losses.append(float(metrics["loss"]))
+    times = objectives.stratified_times
+    objective = objectives.denoising(unet, kind="v_prediction", schedule=Schedule(), times=times)
+    condition = text_condition(text, drop=0.1, empty=ids[0])
+    task = Task("both", params, objective, Everything(), condition)
+    settings = dict(steps=60, rate=1e-2, schedule="constant_with_warmup", warmup=2)
+    losses, now = train(task, {"latent": x, "ids": ids}, **settings)
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), now.params["text_encoder"],
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), now.trained["text_encoder"],
                          params["text_encoder"])  # fmt: skip
     assert max(jax.tree.leaves(moved)) > 0
