@@ -1,0 +1,84 @@
+"""Training scripts: their settings, and a short run from the command line."""
+
+import csv
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from diffedit_jax.errors import UserError
+from diffedit_jax.training.launch import load_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = """from ml_collections import ConfigDict
+def get_config():
+    return ConfigDict(dict(steps=3, drop=0.1, betas=(0.9, 0.99), flag=True, part=dict(size=4)))
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def test_changes_are_read_as_what_they_replace(config):
+    words = ["steps=7", "drop=1", "betas=(0.5, 0.6)", "flag=false", "part.size=8"]
+    found = load_config(config, [*words, "mesh=data=2,fsdp=-1", "clip=0"])
+    assert (found.steps, found.drop, found.betas) == (7, 1.0, (0.5, 0.6))
+    assert found.flag is False and found.part.size == 8
+    assert isinstance(found.drop, float)
+    assert found.mesh == "data=2,fsdp=-1" and found.clip == 0.0  # the trainer's, not in the file
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("stepz=3", "there is no such setting"),
+        ("part.width=3", "there is no such setting"),
+        ("whole.size=3", "no whole to reach into"),
+        ("steps=many", "wants a value like 3"),
+        ("steps=2.5", "wants a value like 3"),
+        ("flag=1", "wants a value like True"),
+        ("steps", "name=value"),
+    ],
+)
+def test_changes_that_cannot_be_are_refused(config, change, problem):
+    with pytest.raises(UserError, match=problem) as told:
+        load_config(config, [change])
+    assert change.split("=")[0] in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_config_must_be_there_and_be_one(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        load_config(tmp_path / "no.py")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(UserError, match="no get_config"):
+        load_config(tmp_path / "empty.py")
+
+
+def train(out, *more):
+    words = ["train", "pretrain_judge", "--config", "configs/pretrain_judge.py", "--out", str(out)]
+    return subprocess.run(
+        [sys.executable, "-m", "diffedit_jax", *words, "--set", "batch=4", *more],
+        cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, capture_output=True, text=True,
+        timeout=600,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_training_runs_from_the_command_line_and_goes_on(tmp_path):
+    short = ["--set", "log_every=1", "--quiet"]
+    for steps in (2, 3):
+        done = train(tmp_path, "--set", f"steps={steps}", "--max-restarts", "1", *short)
+        assert done.returncode == 0, done.stderr[-3000:]
+    rows = list(csv.DictReader((tmp_path / "log.csv").open()))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert (tmp_path / "judge.safetensors").stat().st_size > 1e5
+    for wrong, problem in (("seed=9", "seed is 11 there and 9 here"), ("mesh=data=5", "mesh=")):
+        refused = train(tmp_path, "--set", wrong)
+        assert refused.returncode == 2 and problem in refused.stderr
+        assert refused.stderr.count("\n") == 1
