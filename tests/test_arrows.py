@@ -23,10 +23,12 @@ FORBIDDEN = {  # part: parts it must not know
         "bundles",
         "checkpoints",
         "cli",
+        "metrics",
     },
     "checkpoints": {"core", "solvers", "transforms", "losses", "methods", "bundles", "cli"},
     "bundles": {"methods", "cli", "bench"},
     "methods": {"models", "checkpoints", "cli", "bench"},
+    "metrics": {"core", "solvers", "transforms", "losses", "methods", "scenes", "bench", "cli"},
     "scenes": {"core", "solvers", "models", "methods", "bundles", "checkpoints", "cli"},
 }
 GRANTED = {("models", "diffedit_jax.core.control")}  # what attention shows to a rule: Site

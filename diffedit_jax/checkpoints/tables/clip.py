@@ -33,6 +33,17 @@ OPEN_CLIP = Table(
     ),
     ignored=("logit_scale", "attn_mask"),
 )
+OPENAI_VISION = Table(  # the rest of its names are those of the text tower
+    rename=(
+        (r"^visual\.class_embedding$", "embeddings.class_embedding"),
+        (r"^visual\.positional_embedding$", "embeddings.position_embedding.weight"),
+        (r"^visual\.conv1\.", "embeddings.patch_embedding."),
+        (r"^visual\.ln_pre\.", "pre_layrnorm."),
+        (r"^visual\.ln_post\.", "post_layernorm."),
+        (r"^visual\.proj$", "visual_projection.weight"),
+        (r"^visual\.", ""),
+    ),
+)
 FUSED = re.compile(r"(encoder\.layers\.\d+)\.attn\.in_proj_(weight|bias)")
 LAYER = re.compile(r"encoder\.layers\.(\d+)\.")
 
