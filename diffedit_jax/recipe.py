@@ -62,6 +62,22 @@ def inputs_of(recipe: dict, folder: Path | None = None) -> dict[str, Any]:
     return {name: _found(name, value, folder) for name, value in recipe["inputs"].items()}
 
 
+def adapters_of(recipe: dict, folder: Path | None = None) -> dict[str, list[tuple]]:
+    """The LoRAs and learned words of a recipe, found again and unchanged, as `load` takes them.
+
+    Errors: UserError if a file is gone or has changed, or if the recipe is damaged.
+    """
+    found = {}
+    for kind, value, types in (("lora", "weight", int | float), ("embedding", "token", str)):
+        entries = recipe["model"].get(kind, [])
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise UserError(f"the recipe's {kind} is damaged")
+        if not all(isinstance(e.get(value), types) for e in entries):
+            raise UserError(f"the recipe's {kind} lacks its {value}")
+        found[kind] = [(_found(kind, e, folder), e[value]) for e in entries]
+    return found
+
+
 def to_text(recipe: dict) -> str:
     """The recipe as JSON (`images.write` puts it into the picture)."""
     return json.dumps(recipe, sort_keys=True, allow_nan=False)

@@ -1,10 +1,12 @@
 """From one form of a model to another, and from a bundle back to files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from diffedit_jax.bundles.build import expected_params, make_module
-from diffedit_jax.bundles.loading import read_parts
+from diffedit_jax.bundles.loading import load, read_parts
 from diffedit_jax.bundles.stable_diffusion import StableDiffusion
 from diffedit_jax.bundles.tokenizer import Tokenizer
 from diffedit_jax.checkpoints.export import write_folder, write_single_file
@@ -24,6 +26,8 @@ def convert(
     config: str | Path | None = None,
     shard_bytes: int | None = None,
     local_files_only: bool = False,
+    lora: Sequence[Any] = (),
+    embedding: Sequence[Any] = (),
 ) -> list[str]:
     """Rewrites a model: to one LDM file if `dst` ends in .safetensors, else to a diffusers folder.
 
@@ -32,6 +36,8 @@ def convert(
       dst: must not be there yet (a folder may be empty); it appears whole or not at all.
       dtype: "float32", "float16", "bfloat16"; None keeps every tensor's own.
       shard_bytes: splits a folder's weight files that would be larger.
+      lora, embedding: files to merge into the model first, as `load` takes them; weights are then
+        float32 unless `dtype` says otherwise.
 
     Returns: what the user should know, one line each.
     Raises: UserError; every tensor is checked against the network before anything is written.
@@ -39,14 +45,18 @@ def convert(
         convert("v1-5-pruned.ckpt", "stable-diffusion-v1-5", config="another-sd-folder")
     """
     _check_target(Path(dst))
-    parts = read_parts(
-        src,
-        variant=variant,
-        prediction_type=prediction_type,
-        ema=ema,
-        config=config,
-        local_files_only=local_files_only,
-    )
+    chosen: dict[str, Any] = {
+        "variant": variant,
+        "prediction_type": prediction_type,
+        "ema": ema,
+        "config": config,
+        "local_files_only": local_files_only,
+    }
+    if lora or embedding:
+        model = load(src, dtype="float32", lora=lora, embedding=embedding, **chosen)
+        save(model, dst, dtype=dtype, shard_bytes=shard_bytes)
+        return list(model.notices)
+    parts = read_parts(src, **chosen)
     check_parts(parts)
     _write(parts, Path(dst), dtype, shard_bytes)
     return parts.notices

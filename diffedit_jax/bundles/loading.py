@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ def load(
     ema: bool = True,
     config: str | Path | None = None,
     local_files_only: bool = False,
+    lora: Sequence[Any] = (),
+    embedding: Sequence[Any] = (),
     place: Callable[[np.ndarray], Any] = jnp.asarray,
     **options: Any,
 ) -> StableDiffusion:
@@ -53,6 +55,8 @@ def load(
       ema: take the averaged copy of the UNet from a single file that has one.
       config: a diffusers folder whose configs and tokenizer go with a single file.
       local_files_only: never ask the network, use what the hub's cache holds.
+      lora: files to merge into the weights, each a path or (path, weight).
+      embedding: files of learned words, each a path or (path, word).
       place: puts one host array on its device or mesh.
       options: further fields of the UNet module (attention, operands, remat).
 
@@ -74,7 +78,17 @@ def load(
     used = {k: v for k, v in chosen.items() if v not in (None, True)}
     origin = {"source": str(source), "digest": digest(parts), "options": used}
     types = {"dtype": dtype, "param_dtype": param_dtype, "place": place}
-    return assemble(parts, origin, **types, **options)
+    model = assemble(parts, origin, **types, **options)
+    for entry in embedding:
+        model = model.with_embedding(*_pair(entry))
+    for entry in lora:
+        model = model.with_lora(*_pair(entry))
+    return model
+
+
+def _pair(entry: Any) -> tuple:
+    """A path alone, or with what goes with it."""
+    return (entry,) if isinstance(entry, str | Path) else tuple(entry)
 
 
 def read_parts(

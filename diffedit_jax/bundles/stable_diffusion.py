@@ -11,6 +11,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from diffedit_jax.bundles import adapters
 from diffedit_jax.core import Cond, Network, Schedule
 from diffedit_jax.errors import UserError
 
@@ -108,6 +109,20 @@ class StableDiffusion(struct.PyTreeNode):
     def origin(self) -> dict:
         """Where the model came from: source, digest of its content, options of loading."""
         return json.loads(self.origin_json)
+
+    def with_lora(self, path, weight: float = 1.0):
+        """A model with a LoRA merged in, see `adapters.with_lora`; this one stays as it is.
+
+        model.with_lora("style.safetensors", 0.8)
+        """
+        return adapters.with_lora(self, path, weight)
+
+    def with_embedding(self, path, token=None):
+        """A model that knows a file's learned words, see `adapters.with_embedding`.
+
+        model.with_embedding("learned_embeds.safetensors", "<toy>")
+        """
+        return adapters.with_embedding(self, path, token)
 
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(h/f, w/f, c) of a picture of height x width pixels.

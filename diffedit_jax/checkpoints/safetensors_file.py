@@ -53,6 +53,15 @@ def read_safetensors(path: str | Path) -> dict[str, np.ndarray]:
     return {name: _view(data, start, header[name]) for _, _, name in spans}
 
 
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The texts that a .safetensors file carries beside its tensors; empty for other files."""
+    data = map_file(path)
+    if not is_safetensors(data[:16]):
+        return {}
+    found = _header(data, path)[0].get("__metadata__", {})
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
+
+
 def is_safetensors(head: bytes) -> bool:
     """Whether the first bytes of a file look like a safetensors header."""
     return len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") > 1

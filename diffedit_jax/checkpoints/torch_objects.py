@@ -145,6 +145,13 @@ def _size(items=()) -> tuple:
     return tuple(items)
 
 
+def _set(items=()) -> frozenset:
+    """Old modules keep names of buffers in one; a ParameterDict of torch 1.7 to 2.x has it."""
+    if not all(isinstance(item, str) for item in items):
+        raise TypeError("a set of something that is not text")
+    return frozenset(items)
+
+
 def allowed_names() -> dict[str, Global]:
     """Every name that may appear in a checkpoint, with what answers a call of it.
 
@@ -154,6 +161,8 @@ def allowed_names() -> dict[str, Global]:
     functions = {
         "collections.OrderedDict": _ordered_dict,
         "torch.Size": _size,
+        "builtins.set": _set,
+        "__builtin__.set": _set,
         "torch._utils._rebuild_tensor": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,

@@ -32,7 +32,7 @@ def replay(options: argparse.Namespace) -> None:
     with Timing() as timing, Progress(options.quiet) as progress:
         progress.stage("loading the model")
         with timing.part("load"):
-            model = _model(said["model"], options)
+            model = _model(said, options)
         progress.stage(method.name)
         with timing.part("run"):
             result = _run(method, model, arguments, progress)
@@ -89,12 +89,14 @@ def _is_side(value: Any) -> bool:
     return isinstance(value, int) and MIN_SIDE <= value <= MAX_SIDE
 
 
-def _model(said: dict, options: argparse.Namespace) -> Any:
+def _model(whole: dict, options: argparse.Namespace) -> Any:
     """The recipe's model, at its old place or where --model says; refuses another one."""
+    said, adapters = whole["model"], recipe.adapters_of(whole, Path(options.picture).parent)
     chosen = said.get("options") or {}
     if not isinstance(chosen, dict) or not set(chosen) <= _LOADING:
         raise UserError("the recipe's options of the model are damaged")
     source = options.model or said["source"]
+    chosen = {**chosen, **{name: files for name, files in adapters.items() if files}}
     model = api.load(source, **chosen, **({"config": options.config} if options.config else {}))
     if said.get("digest") not in (None, model.origin.get("digest")):
         raise UserError(f"the model {source} has changed since the recipe was written")

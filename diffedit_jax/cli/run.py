@@ -8,6 +8,7 @@ from typing import Any
 from .. import api, images, solvers
 from ..errors import UserError
 from . import seen
+from .adapters import files_of
 from .attention import attention_path, checked_words, write_attention
 from .batches import Batch, batches, checked_inputs, run_batch
 from .jobs import Job, jobs_of
@@ -91,6 +92,7 @@ def load_model(options: argparse.Namespace) -> Any:
     """The model that --model and the options beside it name."""
     names = ("dtype", "prediction_type", "variant", "config")
     chosen = {name: getattr(options, name, None) for name in names}
+    chosen |= files_of(options)
     return api.load(options.model or "emoji", **{k: v for k, v in chosen.items() if v is not None})
 
 
