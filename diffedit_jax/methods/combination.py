@@ -237,7 +237,7 @@ def _reported(roles: Roles, p: dict) -> int:
     else:
         inversion = roles.inversion
     if inversion is None:  # begins from noise
-        return p["steps"] - skipped(p["steps"], p["strength"])
+        return p["steps"] - skipped(p["steps"], p.get("strength", 1.0))
     rows = inversion.rows(p)
     return inversion.reports(rows) + rows
 

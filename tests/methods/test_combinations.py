@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import diffedit_jax as de
+from diffedit_jax.cli import main
 from diffedit_jax.core.sample import sample_batch
 from diffedit_jax.methods.diffedit import diffedit_mask
 from diffedit_jax.methods.registry import find
@@ -208,6 +209,15 @@ def test_a_mask_that_confines_nothing_or_everything_is_refused(tiny, picture):
         given = dict(prompt=TARGET, mask=np.full((32, 32), mask), size=32)
         with pytest.raises(de.UserError, match=said):
             de.edit(tiny, picture, "sdedit", **given)
+
+
+def test_the_command_line_explains_a_combination(capsys):
+    assert main(["methods", "prompt_to_prompt+edict"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("edict+prompt_to_prompt: edict says where the run begins")
+    assert "mix " in said and "equalizer " in said and "Hertz" in said and "Wallace" in said
+    assert main(["methods", "edict+sdedit"]) == 2
+    assert "both say where the run begins" in capsys.readouterr().err
 
 
 @pytest.mark.slow
