@@ -28,6 +28,12 @@ def tiny_inpaint():
 
 
 @pytest.fixture(scope="session")
+def tiny_instruct():
+    """The 8-channel model."""
+    return de.load(str(GOLDEN / "12_pipelines" / "ip2p"))
+
+
+@pytest.fixture(scope="session")
 def picture():
     """uint8 [32, 32, 3], nothing in particular."""
     y, x = np.mgrid[:32, :32] / 31

@@ -55,12 +55,24 @@ CASES = {
         dict(prompt="a cat", source="a bird", steps=4, guidance=3.0, seed=0),
         dict(prompt="two dogs on a boat", cross_replace_steps=0.5, guidance=5.0, seed=7),
     ),
+    "instruct_pix2pix": (
+        dict(prompt="a cat", steps=4, guidance=3.0, image_guidance=1.0, seed=0),
+        dict(prompt="two dogs on a boat", image_guidance=0.7, guidance=5.0, seed=7),
+    ),
 }
 
+MODELS = {"instruct_pix2pix": "tiny_instruct"}  # where the 4-channel model does not fit
 # rows of one network call, where they are not (null, prompt)
-ROWS = {"prompt_to_prompt": 4, "pnp_inversion": 4}
+ROWS = {"prompt_to_prompt": 4, "pnp_inversion": 4, "instruct_pix2pix": 3}
 ASKED = {"edict": 2, "null_text": 2}  # network calls per row that is reported (null_text: inner=2)
 NO_NEGATIVE = {"null_text", "negative_prompt"}  # their null prompt is what they find
+
+
+@pytest.fixture
+def tiny(tiny, request):
+    """The tiny model that the test's method fits."""
+    own = MODELS.get(request.node.callspec.params["name"])
+    return request.getfixturevalue(own) if own else tiny
 
 
 def run(model, picture, name, **parameters):
