@@ -97,7 +97,7 @@ class _Run:
 
         meter = Meter(
             total=config.steps * config.accumulate,
-            examples=config.batch,
+            examples=lambda: len(jax.tree.leaves(self.batch)[0]),
             devices=self.mesh.size,
             flops=flops,
             peak=peak_of(self.mesh.devices.flat[0]),
@@ -138,6 +138,7 @@ class _Run:
 
     def _save(self, k: int, state: TrainState) -> None:
         self.report.flush()
-        self.checkpoints.save(k, state, {**self.same, "data": self.data.state()})
+        extra = {**self.same, "data": self.data.state()}
+        self.checkpoints.save(k, state, extra, score=self.report.score())
         if self.watch:
             self.watch(k, state)

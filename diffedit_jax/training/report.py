@@ -37,7 +37,7 @@ class Report:
         self._table = _Table(folder / "log.csv") if is_first() else None
         self._board = _board(folder / "tensorboard") if is_first() else None
         self._waiting: collections.deque = collections.deque()
-        self._streak = 0
+        self._streak, self._losses = 0, []
 
     def take(self, step: int, metrics: dict[str, Any]) -> None:
         """The metrics of a step, still on the device.
@@ -57,6 +57,12 @@ class Report:
         while self._waiting:
             self._read(*self._waiting.popleft())
         return self._streak
+
+    def score(self) -> float | None:
+        """The mean loss of the steps since the last call, as far as it was finite."""
+        finite = [loss for loss in self._losses if np.isfinite(loss)]
+        self._losses = []
+        return float(np.mean(finite)) if finite else None
 
     def show(self, step: int, pictures: dict[str, np.ndarray]) -> None:
         """Write uint8 pictures [n, h, w, 3] by name, side by side."""
@@ -79,6 +85,7 @@ class Report:
 
     def _read(self, step, metrics):
         self._streak = int(metrics["streak"])  # waits for the device
+        self._losses.append(float(metrics["loss"]))
         self._meter.tick(step)
         if self._progress:
             self._progress.step(step, self._meter.total)
@@ -108,14 +115,20 @@ class Meter:
 
     Args:
       total: steps of the whole run.
-      examples: of one step, over all devices.
+      examples: () -> examples of one step, over all devices.
       devices: how many.
       flops: () -> model FLOPs of one step; asked once, and only if `peak` is known.
       peak: FLOP/s of one device, or None.
     """
 
     def __init__(
-        self, *, total: int, examples: int, devices: int, flops: Callable[[], int], peak: Any
+        self,
+        *,
+        total: int,
+        examples: Callable[[], int],
+        devices: int,
+        flops: Callable[[], int],
+        peak: float | None,
     ):
         self.total, self._examples, self._devices = total, examples, devices
         self._flops, self._peak, self._work = flops, peak, None
@@ -134,7 +147,7 @@ class Meter:
         if not steps or not seconds:
             return {"step_time": None, "images_per_second": None, "mfu": None}
         pace = seconds / steps
-        speed = self._examples / pace / self._devices
+        speed = self._examples() / pace / self._devices
         return {"step_time": pace, "images_per_second": speed, "mfu": self._use(pace)}
 
     def _use(self, pace):

@@ -6,6 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from ..errors import UserError
+
 
 def defaults() -> ConfigDict:
     """Every setting of the trainer; a task's own settings lie beside them in its config."""
@@ -63,7 +65,7 @@ def _reports():
         log_every=50,
         look_every=0,  # validation pictures; 0: none
         keep_last=2,  # checkpoints
-        keep_best=0,
+        keep_best=0,  # by the mean loss since the checkpoint before
         fallback=False,  # go back to an older checkpoint when the newest is damaged
     )
 
@@ -80,6 +82,9 @@ def lasting(config: Any) -> dict[str, Any]:
 def complete(config: Any) -> ConfigDict:
     """The defaults with everything that `config` says; what a task says of its own is kept."""
     found = defaults()
-    with found.unlocked():
-        found.update(dict(config) if config else {})
+    try:
+        with found.unlocked():
+            found.update(dict(config) if config else {})
+    except TypeError as error:
+        raise UserError(f"a setting of the config has the wrong type: {error}") from None
     return found

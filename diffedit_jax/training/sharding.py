@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from typing import Any
@@ -16,7 +17,7 @@ AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))  # how examples are spread
 _WORTH = 1024  # elements below which an array is kept whole
 
-_DOWN = "(to_q|to_k|to_v|q_proj|k_proj|v_proj|net_0_proj|fc1)/kernel$"
+_DOWN = "(to_q|to_k|to_v|q_proj|k_proj|v_proj|net_0/proj|fc1)/kernel$"
 _UP = "(to_out_0|out_proj|net_2|fc2)/kernel$"
 # Megatron's pairs: the first product splits its outputs, the second its inputs, one sum after both.
 NETWORK_RULES = (
@@ -87,6 +88,7 @@ def shardings(tree: Any, mesh: Mesh, rules: tuple) -> Any:
     return jax.tree_util.tree_map_with_path(one, tree)
 
 
+@functools.cache
 def share(mesh: Mesh) -> tuple[int, int]:
     """(index, count): which of `count` equal parts of a global batch this process loads."""
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
@@ -101,8 +103,7 @@ def share(mesh: Mesh) -> tuple[int, int]:
 
 def spread(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a batch as arrays over all devices, examples over data and fsdp."""
-    index, count = share(mesh)
-    del index
+    _, count = share(mesh)
     ways, place = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, ROWS)
 
     def one(x):

@@ -11,6 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from diffedit_jax.core.time import Schedule
 from diffedit_jax.models import CLIPText, UNet
@@ -60,13 +61,18 @@ def run(folder, mesh):
         rows = list(csv.DictReader((folder / "log.csv").open()))
     else:
         rows = []
-    kernel = state.trained["unet"]["down_blocks_1"]["attentions_0"]["transformer_blocks_0"]
     return {
         "losses": [float(row["loss"]) for row in rows],
         "state": of_tree((state.trained, state.average, state.optimiser)),
-        "query": str(kernel["attn1"]["to_q"]["kernel"].sharding.spec),
+        "axes": axes(state.trained),
         "largest": max(shard_share(x) for x in jax.tree.leaves(state.trained) if x.size > 2000),
     }
+
+
+def axes(tree):
+    """{path: the mesh's axes that an array is spread over, by dimension}."""
+    flat = flatten_dict(tree, sep="/")
+    return {path: list(x.sharding.spec) for path, x in flat.items()}
 
 
 def shard_share(x):

@@ -66,7 +66,12 @@ def test_the_same_mesh_twice_is_bit_equal(eight):
 
 @pytest.mark.slow
 def test_parameters_are_spread_as_the_rules_say(eight):
-    assert "'tensor'" in eight[ALL]["query"] and "tensor" not in eight["data=8"]["query"]
+    split = {path for path, axes in eight[ALL]["axes"].items() if "tensor" in axes}
+    for part in ("attn1/to_q", "attn2/to_out_0", "ff/net_0/proj", "ff/net_2"):
+        assert any(f"{part}/kernel" in path and path.startswith("unet/") for path in split), part
+    for part in ("q_proj", "out_proj", "fc1", "fc2"):
+        assert any(f"{part}/kernel" in path and path.startswith("text_") for path in split), part
+    assert not any("tensor" in axes for axes in eight["data=8"]["axes"].values())
     assert eight["one"]["largest"] == eight["data=8"]["largest"] == 1
     assert eight[ALL]["largest"] <= 0.5 and eight["fsdp=4,tensor=2"]["largest"] <= 0.25
 

@@ -22,7 +22,7 @@ class Clock:
 
 
 def meter(**changes):
-    plain = dict(total=9, examples=24, devices=3, flops=lambda: 6e12, peak=2e12)
+    plain = dict(total=9, examples=lambda: 24, devices=3, flops=lambda: 6e12, peak=2e12)
     return Meter(**{**plain, **changes})
 
 
@@ -78,6 +78,14 @@ def test_a_table_keeps_the_columns_that_it_began_with(tmp_path):
         report.close()
     rows = list(csv.DictReader((tmp_path / "log.csv").open()))
     assert [row["a"] for row in rows] == ["1.0", ""] and "b" not in rows[0]
+
+
+def test_a_score_is_the_mean_loss_since_the_last(tmp_path):
+    report = Report(tmp_path, every=9, patience=3, meter=meter())
+    for loss in (1.0, 2.0, float("nan")):
+        report.take(1, metrics(loss=np.float32(loss)))
+    report.flush()
+    assert report.score() == 1.5 and report.score() is None
 
 
 def test_pictures_and_boards_are_written(tmp_path):
