@@ -1,69 +1,49 @@
-"""New words of a text encoder: rows for them, and their places in a row of token ids."""
+"""Words as token ids: of several vectors, single ones, and rare ones."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from ..errors import UserError
 
-_TABLE = "embeddings/token_embedding/embedding"
-_LEGACY_END = 2  # configs with this eos id mean the largest id of a text
-
-
-def grow(text: Any, params: Any, count: int) -> tuple[Any, Any, tuple[int, ...]]:
-    """(module, params, ids): the text encoder with `count` more rows, zeros, in its token table."""
-    flat = flatten_dict(params, sep="/")
-    table = flat[_TABLE]
-    size = table.shape[0]
-    table = jnp.concatenate([table, jnp.zeros((count, table.shape[1]), table.dtype)])
-    end = size - 1 if text.eos_token_id == _LEGACY_END else text.eos_token_id
-    module = text.clone(vocab_size=size + count, eos_token_id=end)
-    return module, unflatten_dict(flat | {_TABLE: table}, sep="/"), (*range(size, size + count),)
-
 
 def expand(
-    ids: Int[np.ndarray, "n tokens"], placeholder: int, rows: Sequence[int], end: int | None = None
+    ids: Int[np.ndarray, "n tokens"], placeholder: int, rows: Sequence[int]
 ) -> Int[np.ndarray, "n tokens"]:
     """Every `placeholder` becomes the ids `rows`; what follows moves right and is cut off.
 
-    `end`: id that must stand last in a row that was cut; None leaves it without an end, as the
-    original does.
+    As the original does it, so the end of the text can fall off too.
     Source: rinongal/textual_inversion ldm/modules/embedding_manager.py forward.
     """
     found = np.empty_like(ids)
     for i, row in enumerate(ids):
         parts = [rows if token == placeholder else (token,) for token in row]
-        longer = np.concatenate([np.asarray(part, ids.dtype) for part in parts])
-        found[i] = longer[: len(row)]
-        if end is not None and end in row and end not in found[i]:
-            found[i, -1] = end
+        found[i] = np.concatenate([np.asarray(part, ids.dtype) for part in parts])[: len(row)]
     return found
 
 
-def tokenize_with(
-    tokenizer: Any, texts: Sequence[str], word: str, rows: Sequence[int]
-) -> Int[np.ndarray, "n tokens"]:
-    """Ids of texts in which `word`, between blanks, stands for the ids `rows`.
+def without(ids: Int[np.ndarray, "n tokens"], unused: Sequence[int]) -> Int[np.ndarray, "n tokens"]:
+    """The rows with some tokens taken out; the last token of a row fills its end."""
+    found = np.empty_like(ids)
+    for i, row in enumerate(ids):
+        rest = row[~np.isin(row, unused)]
+        found[i] = np.concatenate([rest, np.full(len(row) - len(rest), row[-1], ids.dtype)])
+    return found
 
-    Raises: UserError for a text without the word, and for one that does not fit with it.
+
+def in_use(step: int, count: int, every: int) -> int:
+    """How many of `count` vectors take part: one, and one more after every `every` steps.
+
+    every = 0: all from the start. The original counts calls, this one included, in thousands of 2.
+    Source: rinongal/textual_inversion embedding_manager.py (progressive_words).
     """
-    found = []
-    for text in texts:
-        before, middle, after = f" {text} ".partition(f" {word} ")
-        if not middle:
-            raise UserError(f"the text {text!r} does not hold the word {word!r}")
-        left, right = (tokenizer.spans(part)[0] for part in (before, after))
-        row = [*left[:-1], *rows, *right[1:]]
-        if len(row) > tokenizer.length:
-            raise UserError(f"the text {text!r} has more than {tokenizer.length} tokens")
-        found.append(row + [_pad(tokenizer)] * (tokenizer.length - len(row)))
-    return np.asarray(found, np.int32)
+    return count if not every else min(count, 1 + (step + 1) // every)
 
 
 def single_token(tokenizer: Any, word: str) -> int:
@@ -74,5 +54,25 @@ def single_token(tokenizer: Any, word: str) -> int:
     return ids[0]
 
 
-def _pad(tokenizer):
-    return int(tokenizer([""])[0, -1])
+def rare_words(
+    tokenizer: Any, table: Float[Any, "words d"], count: int = 1, seed: int = 0
+) -> list[str]:
+    """Words of one token and at most three letters that the text encoder hardly ever saw.
+
+    Drawn from the tenth of all such tokens with the smallest vectors, since training makes the
+    vectors of the words that it meets longer. (The paper draws from the rare end of a vocabulary
+    that is sorted by frequency, which CLIP's is not.)
+    Source: Ruiz et al. 2022, section 3.2 (rare-token identifiers).
+    Raises: UserError for a tokenizer without vocab.json.
+    """
+    if "vocab.json" not in tokenizer.files:
+        raise UserError("the tokenizer has no vocab.json to look for a rare word in; name a word")
+    short = [
+        (word.removesuffix("</w>"), row)
+        for word, row in sorted(json.loads(tokenizer.files["vocab.json"]).items())
+        if re.fullmatch(r"[a-z]{1,3}</w>", word) and row < len(table)
+    ]
+    sizes = np.linalg.norm(np.asarray(table, np.float32)[[row for _, row in short]], axis=-1)
+    least = np.argsort(sizes, kind="stable")[: max(count, len(short) // 10)]
+    chosen = np.random.default_rng(seed).choice(least, count, replace=False)
+    return [short[k][0] for k in chosen]

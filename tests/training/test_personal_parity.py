@@ -13,15 +13,16 @@ from diffedit_jax.training import objectives, words
 from diffedit_jax.training.conditions import kept, text_condition
 from diffedit_jax.training.selections import LowRank, NewRows, Paths
 from diffedit_jax.training.task import Task
+from diffedit_jax.training.tasks.shared import frozen
+from diffedit_jax.training.tasks.textual_inversion import with_word
 from tests.training import golden
 
 pytestmark = pytest.mark.usefixtures("highest")
 
 
-def task(model, selection, text=None, params=None):
-    parts = {"unet": model.denoiser.params, "text_encoder": params or model.texts[0].params}
-    condition = text_condition(text or model.texts[0].module)
-    return Task("parity", parts, golden.objective(model), selection, condition)
+def task(model, selection):
+    condition = text_condition(model.texts[0].module)
+    return Task("parity", frozen(model), golden.objective(model), selection, condition)
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +32,11 @@ def model():
 
 def test_textual_inversion_rows_after_each_of_twenty_steps(model):
     data = golden.recorded("13_textual_inversion", "training")
-    text, params, ids = words.grow(model.texts[0].module, model.texts[0].params, 2)
+    longer, ids = with_word(model, "<cat-toy>", 2)
     assert ids == (654, 655)
-    run = task(model, NewRows(ids, words=(540,)), text, params)
+    run = task(longer, NewRows(ids, words=(540,)))
+    said = longer.tokenize(["a photo of a <cat-toy>", "the photo of my <cat-toy>"])
+    np.testing.assert_array_equal(said[:, :10], data["input_ids"][0][:, :10])
     rows, metrics = golden.train(run, golden.batches(data), rate=5e-3, clip=0)
     np.testing.assert_array_equal(rows[0], data["initial_rows"])
     np.testing.assert_allclose(rows, data["rows"], atol=1e-4)
@@ -238,3 +241,14 @@ def test_placeholders_are_expanded_as_the_original_does(case):
             for new in range(100_000 + 100 * k, 100_100 + 100 * k)}  # fmt: skip
     restored = np.vectorize(lambda i: back.get(i, i))(ids)
     np.testing.assert_array_equal(restored, data[f"{case}_ids_out"])
+
+
+def test_progressive_vectors_join_one_by_one():
+    data = golden.recorded("13_textual_inversion", "embedding_manager")
+    rows = [500_000, 500_001, 500_002]
+    whole = words.expand(data["progressive_ids"], 265, rows)
+    for counter in (0, 1998, 1999, 3998, 3999, 9000):
+        used = words.in_use(counter, 3, 2000)
+        found = words.without(whole, rows[used:])
+        wanted = data[f"progressive_ids_out_c{counter}"]
+        np.testing.assert_array_equal(np.where(found >= 500_000, 265, found), wanted)
