@@ -69,7 +69,8 @@ def _named(found: Any, path: Path) -> dict[str, Vectors]:
     if found.keys() == set(ENCODERS):
         return {path.stem: tuple(found[name] for name in ENCODERS)}
     wrong = [name for name, value in found.items() if not isinstance(value, np.ndarray)]
-    large = [name for name, value in found.items() if np.ndim(value) > 2]
+    ends = (".weight", ".bias", ".alpha")  # a LoRA's or a network's own
+    large = [k for k, value in found.items() if np.ndim(value) > 2 or str(k).endswith(ends)]
     if wrong or large or len(found) > MOST_VECTORS:
         first = [*wrong, *large, *found][0]
         raise UserError(f"{path} is no file of learned words: it holds {first!r:.80}")

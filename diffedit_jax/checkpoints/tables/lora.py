@@ -24,7 +24,7 @@ ROLES = (  # (what ends the key, what the tensor is)
     (r"\.lora(?:_linear_layer)?\.up\.weight", "up"),
     (r"_lora\.down\.weight", "down"),
     (r"_lora\.up\.weight", "up"),
-    (r"(?:_lora)?\.alpha", "alpha"),
+    (r"(?:_lora|\.lora(?:_linear_layer)?)?(?:\.down\.weight)?\.alpha", "alpha"),
 )
 ROLE = re.compile("(?P<module>.*?)(?:" + "|".join(f"({end})" for end, _ in ROLES) + ")")
 # Adapters of other kinds, which no up @ down can stand for.
