@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
-from diffedit_jax.bench.pie_scores import COLUMNS, Scores
+import functools
+
+import numpy as np
+
+from diffedit_jax import metrics
+from diffedit_jax.bench.pie_scores import COLUMNS, STRUCTURE, Scores, lpips_column
+
+_CLIP = "name a CLIP with --clip (the published table: openai/clip-vit-large-patch14)"
+_DINO = "name DINO's ViT-B/8 with --dino (dino_vitbase8_pretrain.pth)"
+_LPIPS = "the published table's SqueezeNet is in no package; --lpips alex or vgg gives another"
 
 
-def scores() -> tuple[Scores, dict[str, str]]:
-    """(the metrics, {column: why it is missing})."""
-    judge = Scores()
-    return judge, {c: "its network is not here" for c in COLUMNS if c not in judge.columns}
+def scores(
+    clip: str | None = None, dino: str | None = None, lpips: str | None = None
+) -> tuple[Scores, dict[str, str]]:
+    """(the metrics, {column: why it is missing}).
+
+    Args:
+      clip: see metrics.load_clip.
+      dino: see metrics.load_dino.
+      lpips: "alex" or "vgg"; the column is then named after it, as it is not the benchmark's.
+    """
+    judge = Scores(
+        clip=_clip(clip) if clip else None,
+        structure=_structure(dino) if dino else None,
+        lpips=_lpips(lpips) if lpips else None,
+        lpips_net=lpips or "",
+    )
+    reasons = {STRUCTURE: _DINO, lpips_column(""): _LPIPS}
+    return judge, {c: reasons.get(c, _CLIP) for c in COLUMNS if c not in judge.columns}
+
+
+def _clip(source: str):
+    network = metrics.load_clip(source)
+    return lambda picture, text: _one(metrics.clip_score(picture, text, network))
+
+
+def _structure(path: str):
+    network = metrics.load_dino(path)
+    return lambda source, result: _one(metrics.dino_structure_distance(source, result, network))
+
+
+def _lpips(net: str):
+    weights = metrics.load_lpips(net=net)
+    found = functools.partial(metrics.lpips, net=net, weights=weights)
+    return lambda a, b: _one(found(a, b))
+
+
+def _one(value) -> float:
+    return float(np.asarray(value).reshape(()))

@@ -21,7 +21,7 @@ import numpy as np
 from diffedit_jax import api, images
 from diffedit_jax.bench import shards
 from diffedit_jax.bench.pie_bench import PICTURES, SIDE, TYPES, Task, read_tasks, result_of
-from diffedit_jax.bench.pie_scores import COLUMNS, FACTORS, Scores
+from diffedit_jax.bench.pie_scores import Scores, factor
 from diffedit_jax.bench.pie_weights import scores
 from diffedit_jax.bench.quality_of_methods import tell
 from diffedit_jax.bench.statistics import mean
@@ -168,8 +168,9 @@ def means(folder: Path, tasks: Sequence[Task], absent: dict) -> dict:
     kinds = {task.key: task.kind for task in tasks}
     table = {row["file_id"]: row for row in _all_rows(folder) if row["file_id"] in kinds}
     refused = {key: row["refused"] for key, row in table.items() if row["refused"]}
-    found = {"factors": FACTORS, "done": len(table), "of": len(tasks), "absent": absent,
-             "refused": refused, "all": _means(list(table.values()))}  # fmt: skip
+    every = _means(list(table.values()))
+    found = {"factors": {name: factor(name) for name in every}, "done": len(table),
+             "of": len(tasks), "absent": absent, "refused": refused, "all": every}  # fmt: skip
     for kind, name in TYPES.items():
         rows = [row for key, row in table.items() if kinds[key] == kind]
         if rows:
@@ -184,9 +185,10 @@ def _all_rows(folder: Path) -> Iterator[dict]:
 
 
 def _means(rows: list[dict]) -> dict:
+    """A mean per column over the pictures that have a finite value."""
     found = {}
-    for name in COLUMNS:
-        values = np.asarray([float(row.get(name, "nan")) for row in rows]) * FACTORS.get(name, 1)
+    for name in [c for c in rows[0] if c not in ("file_id", "refused")] if rows else []:
+        values = np.asarray([float(row[name]) for row in rows]) * factor(name)
         finite = values[np.isfinite(values)]
         if len(finite):
             found[name] = mean(finite)
@@ -197,10 +199,8 @@ def table(found: dict) -> str:
     """Means with their intervals as lines of text."""
     lines = [f"{found['done']} of {found['of']} pictures, {len(found['refused'])} refused"]
     for name, row in found["all"].items():
-        factor = f"x {FACTORS[name]:g}" if name in FACTORS else ""
-        lines.append(
-            f"{name:40s} {row['value']:9.3f}  [{row['low']:.3f}, {row['high']:.3f}]  {factor}"
-        )
+        span = f"[{row['low']:.3f}, {row['high']:.3f}]"
+        lines.append(f"{name:40s} {row['value']:9.3f}  {span:20s}  x {factor(name):g}")
     return "\n".join([*lines, *(f"no {name}: {why}" for name, why in found["absent"].items())])
 
 
@@ -217,6 +217,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--edited", help="score the results in this folder; nothing is edited")
     parser.add_argument("--types", default="", help="editing types, 0 to 9: 1,8")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--clip", help="CLIP: a folder or file, or emoji for the embedded one")
+    parser.add_argument("--dino", help="file or folder of DINO's ViT-B/8")
+    parser.add_argument("--lpips", choices=("alex", "vgg"), help="as another column")
     parser.add_argument("--shard", default="0/1", metavar="K/N", help="part K of N of the pictures")
     return parser
 
@@ -226,7 +229,7 @@ def main(words: list[str]) -> None:
     given = _parser().parse_args(words)
     folder, (own, of) = Path(given.out), shards.parse_shard(given.shard)
     tasks = read_tasks(given.data, [kind for kind in given.types.split(",") if kind])
-    judge, absent = scores()
+    judge, absent = scores(given.clip, given.dino, given.lpips)
     folder.mkdir(parents=True, exist_ok=True)
     name = "scores.csv" if of == 1 else f"scores.{own}of{of}.csv"
     rows = Rows(folder / name, judge.columns)

@@ -1,6 +1,7 @@
 """PIE-Bench's format and metrics on a folder of three made-up pictures."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from diffedit_jax import images
 from diffedit_jax.bench import quality_of_pie as pie
 from diffedit_jax.bench.pie_bench import SIDE, decode_mask, encode_mask, read_tasks, result_of
 from diffedit_jax.bench.pie_scores import COLUMNS, Scores
+from diffedit_jax.bench.pie_weights import scores
 from diffedit_jax.errors import UserError
 
 WHOLE = [0, SIDE * SIDE]
@@ -183,3 +185,51 @@ def test_results_of_others_are_scored(folder, tmp_path_factory):
     found = run(folder, out, pie.taken(theirs))
     assert found["all"]["mse_unedit_part"]["value"] == 0
     assert "does not exist" in found["refused"]["922"]
+
+
+def test_the_weights_that_are_here_decide_the_columns():
+    judge, absent = scores(clip="emoji")
+    assert set(absent) == {"structure_distance", "lpips_unedit_part"}
+    assert set(judge.columns) | set(absent) == set(COLUMNS)
+    assert Scores(lpips=lambda a, b: 0.1, lpips_net="alex").columns[1] == "lpips_alex_unedit_part"
+
+
+def test_the_embedded_clip_prefers_the_prompt_of_the_picture(folder):
+    from diffedit_jax.scenes import parse, render
+
+    task = read_tasks(folder)[0]
+    source, result = (
+        render(parse(text)).repeat(8, 0).repeat(8, 1) for text in (task.source, task.prompt)
+    )
+    judge, _ = scores(clip="emoji")
+    right, wrong = judge(task, source, result), judge(task, result, source)
+    for column in COLUMNS[-3:-1]:
+        assert right[column] > wrong[column]
+
+
+def test_methods_are_told_the_benchmark_s_words_and_its_seed(folder):
+    tasks = read_tasks(folder)
+    told = pie.arguments("pnp_inversion", tasks)
+    assert told["blend_words"] == ["cat dog", "cat dog", ""] and told["seed"] == [pie.SEED] * 3
+    assert set(pie.arguments("sdedit", tasks)) == {"prompt", "seed"}
+    assert pie.arguments("inpaint", tasks)["mask"][2].all()
+
+
+def test_a_maker_keeps_what_it_made_and_survives_a_refusal(folder, tmp_path, monkeypatch):
+    tasks, calls = read_tasks(folder), []
+
+    def edit(model, sources, method, *, prompt, seed, original_size):
+        calls.append(len(sources))
+        if len(sources) > 1:
+            raise UserError("one of them is wrong")
+        if sources[0][0, 0, 0] == 0:
+            raise UserError("this one")
+        return types.SimpleNamespace(images=[np.full((SIDE, SIDE, 3), 7, np.uint8)])
+
+    monkeypatch.setattr(pie.api, "edit", edit)
+    sources = [np.full((SIDE, SIDE, 3), k, np.uint8) for k in range(3)]
+    maker = pie.Maker(None, "sdedit", tmp_path)
+    first = maker(sources, tasks)
+    assert first[0] == "this one" and (first[1] == 7).all() and calls == [3, 1, 1, 1]
+    again = maker(sources[1:], tasks[1:])
+    assert (again[0] == 7).all() and (again[1] == 7).all() and len(calls) == 4
