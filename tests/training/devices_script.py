@@ -4,6 +4,7 @@ python -m tests.training.devices_script FOLDER MESH...   prints {mesh: {losses, 
 """
 
 import csv
+import functools
 import json
 import pathlib
 import sys
@@ -25,9 +26,9 @@ from diffedit_jax.training.settings import complete
 from diffedit_jax.training.task import Task
 
 UNET = UNet(
-    sample_size=8, block_out_channels=(16, 16), norm_num_groups=4, layers_per_block=1,
-    down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), attention_head_dim=4,
-    up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=16,
+    sample_size=8, block_out_channels=(16,), norm_num_groups=4, layers_per_block=1,
+    down_block_types=("CrossAttnDownBlock2D",), attention_head_dim=4,
+    up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=16,
 )  # fmt: skip
 TEXT = CLIPText(
     vocab_size=64, hidden_size=16, intermediate_size=64, num_hidden_layers=1,
@@ -35,6 +36,7 @@ TEXT = CLIPText(
 )  # fmt: skip
 
 
+@functools.cache
 def task():
     keys = jax.random.split(jax.random.PRNGKey(0))
     x, ids = jnp.zeros((1, 8, 8, 4)), jnp.zeros((1, 6), jnp.int32)

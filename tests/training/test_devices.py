@@ -14,14 +14,17 @@ from diffedit_jax.training.sharding import parse_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
 ALL = "data=2,fsdp=2,tensor=2"
-MESHES = ("data=8", "fsdp=4,tensor=2", ALL, f"{ALL}#again")
+MESHES = ("data=8", ALL, f"{ALL}#again")
 
 
 def start(folder, meshes, devices, **environment):
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
+             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}  # fmt: skip
+    own = {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **cache, **environment}
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.devices_script", str(folder), *meshes],
-        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", **environment},
+        cwd=ROOT, env={**os.environ, **own},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -73,7 +76,7 @@ def test_parameters_are_spread_as_the_rules_say(eight):
         assert any(f"{part}/kernel" in path and path.startswith("text_") for path in split), part
     assert not any("tensor" in axes for axes in eight["data=8"]["axes"].values())
     assert eight["one"]["largest"] == eight["data=8"]["largest"] == 1
-    assert eight[ALL]["largest"] <= 0.5 and eight["fsdp=4,tensor=2"]["largest"] <= 0.25
+    assert eight[ALL]["largest"] <= 0.5
 
 
 @pytest.mark.slow
