@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import time
 
 from diffedit_jax.errors import UserError
 
@@ -27,9 +29,12 @@ def join() -> bool:
     if ADDRESS not in os.environ and os.environ.get(COUNT) != "auto":
         return False
     heartbeat, patience = _seconds(HEARTBEAT, 100), _seconds(PATIENCE, 300)
+    named = _named()
+    if named.get("process_id"):
+        _reach(named["coordinator_address"], patience)
     try:
         jax.distributed.initialize(
-            **_named(),
+            **named,
             initialization_timeout=patience,
             heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=max(heartbeat, 10),
@@ -55,6 +60,25 @@ def _named() -> dict:
         process_id=index,
         cluster_detection_method="deactivate",
     )
+
+
+def _reach(address: str, patience: int) -> None:
+    """Waits until somebody listens there: JAX's own client would end the process with a dump."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"{ADDRESS}={address!r} is not host:port")
+    end = time.monotonic() + patience
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except (OSError, OverflowError):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"this process cannot join its run: in {patience} s nobody answered at"
+                    f" {address} ({ADDRESS})"
+                ) from None
+        time.sleep(0.2)
 
 
 def _number(name: str) -> int:
