@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 import time
 
 from diffedit_jax.errors import UserError
@@ -11,6 +14,8 @@ from diffedit_jax.errors import UserError
 # JAX_COORDINATOR_ADDRESS is JAX's own name; it has none for the others that it reads everywhere.
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 HEARTBEAT, PATIENCE = "DIFFEDIT_HEARTBEAT", "DIFFEDIT_JOIN_TIMEOUT"
+SUPERVISOR = "DIFFEDIT_SUPERVISOR"  # the pid of the process that started this one
+_PR_SET_PDEATHSIG = 1
 
 
 def join() -> bool:
@@ -26,6 +31,7 @@ def join() -> bool:
     """
     import jax
 
+    follow()
     if ADDRESS not in os.environ and os.environ.get(COUNT) != "auto":
         return False
     heartbeat, patience = _seconds(HEARTBEAT, 100), _seconds(PATIENCE, 300)
@@ -45,6 +51,19 @@ def join() -> bool:
             f"{' '.join(str(error).split())[:200]}; look at {ADDRESS}, {COUNT} and {INDEX}"
         ) from None
     return True
+
+
+def follow() -> None:
+    """If the supervisor of this process is killed, stop as if told to, and do not run on alone.
+
+    Linux only; elsewhere, and without a supervisor, it does nothing.
+    """
+    parent = os.environ.get(SUPERVISOR)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if str(os.getppid()) != parent and os.getppid() == 1:  # it was gone before it was asked for
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _named() -> dict:

@@ -11,7 +11,6 @@ user or NaN (2), is not started again.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import signal
 import socket
@@ -20,11 +19,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from diffedit_jax.training.ranks import ADDRESS, COUNT, HEARTBEAT, INDEX
+from diffedit_jax.training.ranks import ADDRESS, COUNT, HEARTBEAT, INDEX, SUPERVISOR
 
 _POLL = 0.05  # seconds between looks
 _FINAL = (0, 2)  # exit codes that another start would not change
-_PR_SET_PDEATHSIG = 1
 
 
 def supervise(
@@ -110,23 +108,8 @@ def _free_port() -> int:
 
 def _start(command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen:
     """A child in a session of its own: Ctrl-C reaches the supervisor alone, which passes it on."""
-    return subprocess.Popen(
-        list(command), env=environment, start_new_session=True, preexec_fn=_follow(os.getpid())
-    )
-
-
-def _follow(parent: int) -> Callable[[], None]:
-    """In the child: if the supervisor is killed, stop as if told to, and do not run on alone."""
-    if not sys.platform.startswith("linux"):
-        return lambda: None
-    control = ctypes.CDLL(None).prctl
-
-    def ask() -> None:
-        control(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask
+    told = {**environment, SUPERVISOR: str(os.getpid())}
+    return subprocess.Popen(list(command), env=told, start_new_session=True)
 
 
 class _Forwarded:

@@ -65,6 +65,8 @@ def test_when_one_rank_fails_the_others_are_ended(code):
 
 WAITING = """
 import signal, sys, time
+from diffedit_jax.training.ranks import follow
+follow()
 def leave(*_):
     print("told", flush=True)
     if {obeys}:
