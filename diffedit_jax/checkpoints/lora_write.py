@@ -14,7 +14,8 @@ from diffedit_jax.checkpoints.tables.lora import CLASSIC, Shapes, kohya_name
 from diffedit_jax.checkpoints.write import whole_file, write_safetensors
 from diffedit_jax.errors import UserError
 
-# Modules that diffusers renames; everything else keeps PEFT's lora_A and lora_B.
+# Modules that diffusers renames. It reads a component either by these names or by PEFT's lora_A and
+# lora_B, and drops the first kind where both stand side by side: so a component is written in one.
 UNET_ATTENTION = re.compile(r".*\.to_(q|k|v|out\.0)")
 TEXT_ATTENTION = re.compile(r".*\.(q|k|v|out)_proj")
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
@@ -70,16 +71,23 @@ def _checked(module: str, said: Any) -> Layer:
 
 def _diffusers(layers: Mapping[str, Layer]) -> Weights:
     found: Weights = {}
+    names = {component: _names(component, layers) for component in COMPONENTS}
     for module, layer in layers.items():
         component, path = module.split(".", 1)
         name = module if component == "unet" else f"{component}.{CLASSIC}{path}"
-        down, up = ".lora_A.weight", ".lora_B.weight"
-        if component == "unet" and UNET_ATTENTION.fullmatch(path):
-            down, up = ".lora.down.weight", ".lora.up.weight"
-        elif component != "unet" and TEXT_ATTENTION.fullmatch(path):
-            down, up = ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"
+        down, up = names[component]
         found |= {name + down: _packed(layer.down), name + up: _packed(layer.up)}
     return found
+
+
+def _names(component: str, layers: Mapping[str, Layer]) -> tuple[str, str]:
+    """How the keys of a component's layers end."""
+    pattern = UNET_ATTENTION if component == "unet" else TEXT_ATTENTION
+    own = [m for m in layers if m.startswith(f"{component}.")]
+    if not all(pattern.fullmatch(module) for module in own):
+        return ".lora_A.weight", ".lora_B.weight"
+    middle = "lora" if component == "unet" else "lora_linear_layer"
+    return f".{middle}.down.weight", f".{middle}.up.weight"
 
 
 def _settings(layers: Mapping[str, Layer]) -> dict[str, Any]:
