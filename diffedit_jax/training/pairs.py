@@ -1,0 +1,131 @@
+"""Pairs of pictures, before and after an instruction: rendered, or from a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..checkpoints.files import read_json
+from ..errors import UserError
+from ..scenes import Edit, instruction, sample_edit
+from ..scenes.edits import KINDS
+from .pictures import encode_all, read_square
+
+SHARES = (0.3, 0.12, 0.14, 0.1, 0.16, 0.09, 0.09)  # of each of KINDS
+_HELD_OUT = 10  # one in so many swaps of objects is never trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Pairs:
+    """Encoded pairs.
+
+    Attributes:
+      source: [n, h, w, c] modes of the pictures to be edited, not scaled.
+      target: [n, h, w, c] modes of the edited pictures, scaled as the UNet takes them.
+      orders: the n instructions.
+      share: [n] how often each is drawn, sum 1.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    orders: tuple[str, ...]
+    share: np.ndarray
+
+    def batches(self, tokenize: Callable, batch: int, seed: int) -> Callable[[int], dict]:
+        """step -> {"latent", "source", "ids"}, a function of (seed, step) alone."""
+        ids = tokenize(list(self.orders))
+
+        def make(step: int) -> dict[str, np.ndarray]:
+            rng = np.random.default_rng((seed, step, 3))
+            chosen = np.sort(rng.choice(len(ids), batch, p=self.share))
+            pair = (np.asarray(side[chosen], np.float32) for side in (self.target, self.source))
+            return {**dict(zip(("latent", "source"), pair, strict=True)), "ids": ids[chosen]}
+
+        return make
+
+
+def never_trained(edit: Edit) -> bool:
+    """Whether this swap of two objects is kept out of training, for a test of what was learned.
+
+    One in ten pairs of different objects, by a checksum of their names.
+    """
+    if edit.kind != "object":
+        return False
+    names = "-".join(e.things[0].name for e in (edit.source, edit.target))
+    return zlib.crc32(names.encode()) % _HELD_OUT == 0
+
+
+def rendered(count: int, seed: int) -> list[Edit]:
+    """`count` edits of training scenes with exact results, never a held-out swap."""
+    rng = np.random.default_rng((104_729, seed))
+    found = []
+    while len(found) < count:
+        edit = sample_edit(rng, str(rng.choice(KINDS, p=SHARES)))
+        if not never_trained(edit):
+            found.append(edit)
+    return found
+
+
+def rendered_pairs(model: Any, count: int, seed: int, keep: Path) -> Pairs:
+    """Encoded pairs of `rendered` edits; latents are kept in `keep` for a resume."""
+    edits = rendered(count, seed)
+    pictures = ((e.source_image, e.target_image) for e in edits)
+    return _encoded(model, pictures, [instruction(e) for e in edits], np.ones(count), keep)
+
+
+def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
+    """Encoded pairs of a folder of instruct-pix2pix' layout; each prompt counts the same.
+
+    seeds.json [[name, [seed, ...]], ...] if it is there; name/prompt.json {"edit"}, and
+    name/{seed}_0.jpg and _1.jpg, before and after (.png too).
+    Raises: UserError that names what is missing or unreadable.
+    Source: timothybrooks/instruct-pix2pix edit_dataset.py.
+    """
+    files, orders, share = [], [], []
+    for name, seeds in listed(folder):
+        said = read_json(folder / name / "prompt.json").get("edit")
+        if not isinstance(said, str):
+            raise UserError(f'{folder / name / "prompt.json"} has no text "edit"')
+        files += [tuple(side_file(folder / name, seed, side) for side in (0, 1)) for seed in seeds]
+        orders += [said] * len(seeds)
+        share += [1 / len(seeds)] * len(seeds)
+    if not files:
+        raise UserError(f"{folder} holds no pairs; see the layout in docs/personalisation.md")
+    pictures = (tuple(read_square(file, model.size) for file in pair) for pair in files)
+    return _encoded(model, pictures, orders, np.asarray(share), keep)
+
+
+def listed(folder: Path) -> list[tuple[str, list[str]]]:
+    """(name, seeds) of every prompt of a folder, in order."""
+    if (folder / "seeds.json").is_file():
+        with (folder / "seeds.json").open() as stream:
+            return [(str(name), [str(s) for s in seeds]) for name, seeds in json.load(stream)]
+    found = []
+    for place in sorted(path.parent for path in folder.glob("*/prompt.json")):
+        names = {path.stem for path in place.iterdir()}
+        seeds = sorted(n.removesuffix("_0") for n in names if n.endswith("_0"))
+        found.append((place.name, [s for s in seeds if f"{s}_1" in names]))
+    return [(name, seeds) for name, seeds in found if seeds]
+
+
+def side_file(place: Path, seed: str, side: int) -> Path:
+    """The file of one side of a pair. Raises UserError if there is none."""
+    for kind in (".jpg", ".png", ".jpeg", ".webp"):
+        if (path := place / f"{seed}_{side}{kind}").is_file():
+            return path
+    raise UserError(f"{place / f'{seed}_{side}.jpg'} is missing")
+
+
+def _encoded(model, pictures: Iterable, orders, share, keep: Path) -> Pairs:
+    """Both sides of all pairs, one array on disk: [n, 2, h, w, c]."""
+    flat = (picture for pair in pictures for picture in pair)
+    latents = encode_all(model, flat, 2 * len(orders), keep)
+    both = latents.reshape(len(orders), 2, *latents.shape[1:])
+    scaled = both[:, 1] * np.asarray(model.scaling_factor, both.dtype)
+    return Pairs(both[:, 0], scaled, tuple(orders), share / share.sum())

@@ -1,0 +1,118 @@
+"""DreamBooth: the network itself learns a subject, in full or by a low-rank change (LoRA)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...checkpoints.lora_write import write_lora
+from ...checkpoints.tables.names import key_of, to_torch
+from ...errors import UserError
+from ..class_pictures import class_pictures
+from ..conditions import text_condition
+from ..objectives import prior_weights
+from ..selections import LowRank, Paths
+from ..sharding import NETWORK_RULES
+from ..subject import latents_of, read_subject, sentences, subject_batches
+from ..task import Task
+from ..words import rare_words
+from .shared import frozen, objective_of
+
+_TABLE = ("embeddings", "token_embedding", "embedding")
+
+
+def identifier(model: Any, config: Any) -> str:
+    """The words for the subject: config.word, or a rare one if that is ""; then the class."""
+    word = config.word
+    if not word:
+        table = model.texts[0].params
+        for part in _TABLE:
+            table = table[part]
+        (word,) = rare_words(model.tokenizers[0], table, seed=config.seed)
+    return f"{word} {config.kind}".strip()
+
+
+def full_task(model: Any, config: Any) -> Task:
+    """All of the UNet learns, and the text encoder if config.text_encoder."""
+    chosen = Paths("(unet|text_encoder)/.*" if config.text_encoder else "unet/.*")
+    return _task("dreambooth", model, config, chosen)
+
+
+def lora(config: Any) -> LowRank:
+    """The selection that a config of dreambooth_lora names."""
+    return LowRank(
+        rank=config.rank,
+        alpha=config.alpha or None,
+        targets=config.targets,
+        convolutions=config.convolutions,
+        start=config.start,
+    )
+
+
+def lora_task(model: Any, config: Any) -> Task:
+    """Low-rank changes of the layers that config.targets names."""
+    return _task("dreambooth_lora", model, config, lora(config))
+
+
+def _task(name, model, config, selection):
+    if len(model.texts) != 1:
+        raise UserError(f"{name} is for models with one text encoder, not for SDXL")
+    condition = text_condition(model.texts[0].module)
+    objective = objective_of(model, config)
+    return Task(name, frozen(model), objective, selection, condition, NETWORK_RULES)
+
+
+def dreambooth_batches(
+    model: Any, config: Any, data: Path | None, out: Path
+) -> Callable[[int], dict]:
+    """Batches [subject; class] with the weights of prior preservation; without it, subject alone.
+
+    config: batch (both parts together), prior (weight of the class, 0: none), class_pictures (how
+    many; made by the model itself into out/class), class_prompt, kind, word, templates, flip.
+    """
+    subject, said = read_subject(model, data, config, identifier(model, config))
+    ids = [model.tokenize(list(texts)) for texts in said]
+    if not config.prior:
+        return subject_batches(subject, ids, config.batch, config.seed, config.flip)
+    if config.batch % 2:
+        raise UserError(f"batch={config.batch} is half subject, half class; make it even")
+    half = config.batch // 2
+    prompts = sentences(config.class_prompts, config.kind)
+    pictures, which = class_pictures(model, prompts, config.class_pictures, out / "class", config)
+    own = [model.tokenize([prompts[k]]) for k in which]
+    parts = (
+        subject_batches(subject, ids, half, config.seed, config.flip),
+        subject_batches(latents_of(model, pictures), own, half, config.seed + 1, 0.0),
+    )
+    weight = prior_weights(half, half, config.prior)
+
+    def make(step: int) -> dict[str, np.ndarray]:
+        first, second = (part(step) for part in parts)
+        both = {name: np.concatenate([x, second[name]]) for name, x in first.items()}
+        return {**both, "weight": weight}
+
+    return make
+
+
+def with_trained(model: Any, trained: Any) -> Any:
+    """The model with what a full run has learned."""
+    found = jax.device_get(trained)
+    model = model.replace(denoiser=model.denoiser.replace(params=found["unet"]))
+    if "text_encoder" not in found:
+        return model
+    return model.replace(texts=(model.texts[0].replace(params=found["text_encoder"]),))
+
+
+def write_low_rank(path: Path, selection: LowRank, trained: Any, layout: str) -> None:
+    """A LoRA file of what was learned, "diffusers" or "kohya"."""
+    layers = {}
+    for place, (down, up, alpha) in selection.modules(jax.device_get(trained)).items():
+        down, up = np.asarray(down), np.asarray(up)
+        up = up if down.ndim == 2 else up[None, None]
+        name = key_of((*place.split("/"), "kernel")).removesuffix(".weight")
+        layers[name] = (to_torch(down, "kernel"), to_torch(up, "kernel"), alpha)
+    write_lora(path, layers, layout=layout)

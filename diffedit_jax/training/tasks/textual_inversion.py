@@ -1,0 +1,72 @@
+"""Textual inversion: a new word for what a few pictures show; all weights stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ...bundles.adapters import extended
+from ...checkpoints.embeddings_write import write_embedding
+from ...errors import UserError
+from ..conditions import text_condition
+from ..selections import NewRows
+from ..subject import read_subject, subject_batches
+from ..task import Task
+from ..words import in_use, single_token, without
+from .shared import frozen, objective_of
+
+
+def with_word(model: Any, word: str, vectors: int) -> tuple[Any, tuple[int, ...]]:
+    """(the model with a new word of `vectors` vectors, zeros at first, their rows).
+
+    Raises: UserError for a word that is in the vocabulary already.
+    """
+    if len(model.texts) != 1:
+        raise UserError("textual inversion is for models with one text encoder, not for SDXL")
+    text = model.texts[0].module
+    size = text.vocab_size
+    zeros = np.zeros((vectors, text.hidden_size), np.float32)
+    return extended(model, {word: (zeros,)}, word), tuple(range(size, size + vectors))
+
+
+def inversion_task(model: Any, config: Any, rows: tuple[int, ...]) -> Task:
+    """The rows of the new word learn; `model` is one of `with_word`.
+
+    config: initial (words of one token each that the vectors start from, "" for none), compat.
+    """
+    words = [single_token(model.tokenizers[0], word) for word in config.initial.split()]
+    selection = NewRows(rows, tuple(words), compat=config.compat)
+    condition = text_condition(model.texts[0].module)
+    return Task(
+        "textual_inversion", frozen(model), objective_of(model, config), selection, condition
+    )
+
+
+def inversion_batches(
+    model: Any, config: Any, data: Path | None, rows: tuple[int, ...]
+) -> Callable[[int], dict]:
+    """Batches of pictures and sentences with the word; of several vectors, those in use.
+
+    config: word, batch, seed, flip, templates ("object", "style" or sentences), progressive.
+    """
+    latents, said = read_subject(model, data, config, config.word)
+    for lost in (line for texts in said for line in model.text_notices(texts)):
+        raise UserError(f"{lost}; use fewer vectors or shorter templates")
+    ids = [model.tokenize(list(texts)) for texts in said]
+    make = subject_batches(latents, ids, config.batch, config.seed, config.flip)
+
+    def progressive(step: int) -> dict:
+        batch = make(step)
+        unused = rows[in_use(step, len(rows), config.progressive) :]
+        return {**batch, "ids": without(batch["ids"], unused)} if unused else batch
+
+    return progressive
+
+
+def write_word(path: Path, word: str, trained: Any) -> None:
+    """learned_embeds.safetensors, as diffusers and AUTOMATIC1111 read it."""
+    write_embedding(path, {word: np.asarray(jax.device_get(trained), np.float32)})

@@ -1,0 +1,39 @@
+"""DreamBooth by low-rank changes (LoRA): a file of a few megabytes instead of a whole model.
+
+python train/dreambooth_lora.py --config configs/dreambooth_lora.py --data pictures \\
+    --out runs/subject --set kind=dog
+
+Writes runs/subject/lora.safetensors, for `diffedit edit --lora`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffedit_jax.bundles import load
+from diffedit_jax.training.data import Stepped
+from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.tasks import dreambooth as task
+from diffedit_jax.training.tasks.shared import learned
+
+
+def main():
+    """Draw the class, encode the pictures, train, write the LoRA at every save."""
+    run = arguments(__doc__)
+    config = run.config
+    model = load(config.model)
+    print(f"the subject is called: {task.identifier(model, config)}")
+    batches = task.dreambooth_batches(model, config, run.data, run.out)
+
+    def keep(_, state):
+        path = run.out / "lora.safetensors"
+        task.write_low_rank(path, task.lora(config), learned(state), config.layout)
+
+    fit(task.lora_task(model, config), Stepped(batches, run.share), config, run.out,
+        mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
