@@ -16,13 +16,14 @@ from diffedit_jax.bundles.schedule import PREDICTIONS, read_scheduler
 from diffedit_jax.bundles.stable_diffusion import Coder, StableDiffusion
 from diffedit_jax.bundles.tokenizer import Tokenizer
 from diffedit_jax.checkpoints.model_folder import read_configs, read_model_folder
+from diffedit_jax.checkpoints.overlay import base_of, lay_over
 from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.single_file import read_single_file
 from diffedit_jax.core import Network
 from diffedit_jax.errors import UserError
 
 ASSETS = Path(__file__).parent.parent / "assets"
-EMBEDDED = ("emoji",)
+EMBEDDED = tuple(sorted(p.name for p in ASSETS.iterdir() if p.is_dir()))
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 DTYPES = ("float32", "bfloat16")
 
@@ -102,7 +103,11 @@ def read_parts(
 ) -> Parts:
     """The weights, configs and tokenizers of any source, see `load`; nothing is computed yet."""
     place = find(source, variant=variant, local_files_only=local_files_only)
-    if place.is_dir():
+    base = base_of(place)
+    if base is not None:
+        parts = read_parts(base, variant=variant, local_files_only=local_files_only)
+        lay_over(parts, place)
+    elif place.is_dir():
         parts = read_model_folder(place, variant=variant)
     else:
         if variant is not None:

@@ -37,7 +37,7 @@ def read_model_folder(folder: str | Path, *, variant: str | None = None) -> Part
     index = read_json(folder / "model_index.json")
     names = _components(folder, index)
     _check_variant(folder, names, variant)
-    parts = Parts(where=str(folder), extras=_scalars(index), defaults=_defaults(folder))
+    parts = Parts(where=str(folder), extras=_scalars(index), defaults=read_defaults(folder))
     for name in NETWORKS:
         if name in names:
             found = read_component(folder / name, variant, parts.notices.append)
@@ -84,7 +84,7 @@ def _class_name(entry) -> str | None:
     return None
 
 
-def _defaults(folder: Path) -> dict:
+def read_defaults(folder: Path) -> dict:
     """What an optional defaults.json recommends: {"steps": 30, "guidance": 3.0}, numbers only."""
     if not (folder / "defaults.json").exists():
         return {}
