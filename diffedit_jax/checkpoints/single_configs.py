@@ -121,10 +121,16 @@ def text_config(weights: Weights, activation: str) -> dict:
     }
 
 
-def scheduler_config(prediction_type: str, fields: dict, *, xl: bool) -> dict:
-    """The scheduler config that the published folders of these models carry."""
+def scheduler_config(
+    prediction_type: str, fields: dict, *, xl: bool, instruct: bool = False
+) -> dict:
+    """The scheduler config that the published folders of these models carry.
+
+    `instruct`: InstructPix2Pix, whose own code samples by Euler ancestral.
+    """
+    other = "EulerAncestralDiscreteScheduler" if instruct else "PNDMScheduler"
     config = {
-        "_class_name": "EulerDiscreteScheduler" if xl else "PNDMScheduler",
+        "_class_name": "EulerDiscreteScheduler" if xl else other,
         "beta_end": last(fields, "model.params.linear_end", 0.012),
         "beta_schedule": "scaled_linear",
         "beta_start": last(fields, "model.params.linear_start", 0.00085),
@@ -134,6 +140,8 @@ def scheduler_config(prediction_type: str, fields: dict, *, xl: bool) -> dict:
         "timestep_spacing": "leading",
         "trained_betas": None,
     }
+    if instruct:
+        return config | {"timestep_spacing": "linspace"}
     if not xl:
         config |= {"clip_sample": False, "set_alpha_to_one": False, "skip_prk_steps": True}
     return config

@@ -94,7 +94,9 @@ def read_single_file(
         raise UserError(f"{path} has tensors or a yaml that fit no model: {error}") from None
     marked = "v_prediction" if "v_pred" in weights else None
     kind = _prediction(parts, prediction_type or marked, fields, path)
-    scheduler = scheduler_config(kind, fields, xl="text_encoder_2" in parts.weights)
+    instruct = parts.configs["unet"]["in_channels"] == 8
+    xl = "text_encoder_2" in parts.weights
+    scheduler = scheduler_config(kind, fields, xl=xl, instruct=instruct and not xl)
     parts.configs["scheduler"] = scheduler | {"rescale_betas_zero_snr": "ztsnr" in weights}
     return parts
 

@@ -278,3 +278,9 @@ def test_diffusers_reads_the_single_file(tmp_path):
     for name in NAMES:
         state = {k: v.numpy() for k, v in getattr(theirs, name).state_dict().items()}
         same(NETWORKS[name][0](state), folder.weights[name])
+
+
+def test_eight_channels_sample_as_instruct_pix2pix_does():
+    scheduler = read_single_file(PIPELINES / "ip2p_unet_with_ema.ckpt").configs["scheduler"]
+    assert scheduler["_class_name"] == "EulerAncestralDiscreteScheduler"
+    assert scheduler["timestep_spacing"] == "linspace"

@@ -105,7 +105,8 @@ def test_the_whole_pipeline_of_a_folder(tiny_instruct, highest):
 
 
 @pytest.mark.slow
-def test_the_live_pipeline(case, highest):
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_live_pipeline(case, highest, kind):
     """Text and picture scales, a negative prompt, and DDIM in place of the folder's solver."""
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
@@ -115,7 +116,8 @@ def test_the_live_pipeline(case, highest):
     )
     pipe.set_progress_bar_config(disable=True)
     schedule = dict(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-                    clip_sample=False, steps_offset=0)  # fmt: skip
+                    clip_sample=False, steps_offset=0, set_alpha_to_one=False,
+                    prediction_type=kind)  # fmt: skip
     pipe.scheduler = diffusers.DDIMScheduler(timestep_spacing="leading", **schedule)
     start = np.random.default_rng(1).normal(size=(1, 4, 16, 8)).astype(np.float32)
     pixels = case["image_u8"]
@@ -125,7 +127,7 @@ def test_the_live_pipeline(case, highest):
         negative_prompt="a flower", latents=torch.from_numpy(start), output_type="np",
     ).images[0]  # fmt: skip
     ours = de.edit(
-        de.load(str(folder)), pixels, "instruct_pix2pix", prompt=PROMPT,
+        de.load(str(folder), prediction_type=kind), pixels, "instruct_pix2pix", prompt=PROMPT,
         negative="a flower", steps=5, guidance=6.0, image_guidance=1.3, solver="ddim",
         spacing="leading", noise=nhwc(start),
     ).image  # fmt: skip
