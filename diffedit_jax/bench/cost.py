@@ -105,16 +105,17 @@ def _given(here: Computation, i: Instruction) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Peak rates of one chip: FLOP/s of bfloat16 products, bytes/s of HBM."""
+    """One chip: FLOP/s of bfloat16 products, bytes/s and bytes of HBM."""
 
     flops: float
     bandwidth: float
+    memory: float
 
 
 CHIPS = {
-    "v5e": Chip(197e12, 819e9),
-    "v5p": Chip(459e12, 2765e9),
-    "v6e": Chip(918e12, 1640e9),
+    "v5e": Chip(197e12, 819e9, 16e9),
+    "v5p": Chip(459e12, 2765e9, 95e9),
+    "v6e": Chip(918e12, 1640e9, 32e9),
 }
 
 

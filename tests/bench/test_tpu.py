@@ -1,18 +1,24 @@
 """Programs compiled for chips that are not there; the compiler's part needs libtpu."""
 
+import dataclasses
 import importlib.util
 import json
+import re
 
+import jax
 import pytest
 
-from diffedit_jax.bench import tpu
+from diffedit_jax.bench import aot, aot_train, tpu
+from diffedit_jax.training.sharding import make_mesh
 
 
 def test_mistakes_get_one_line(capsys):
     assert tpu.main(["--what", "everything"]) == 2
     assert tpu.main(["--topology", "abacus:2x4"]) == 2
+    assert tpu.main(["--train", "gardening"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and "everything" in lines[0] and "v5e" in lines[1]
+    assert len(lines) == 3 and "everything" in lines[0] and "v5e" in lines[1]
+    assert "dreambooth_lora" in lines[2]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
@@ -40,3 +46,30 @@ def test_tiny_programs_need_no_collectives(tmp_path):
     rows = json.loads(out.read_text())
     assert [row["collectives"] for row in rows] == ["none", "none"]
     assert all(row["flops"] > 0 and row["hbm"] > 0 for row in rows)
+
+
+@pytest.mark.heavy
+def test_a_tiny_training_step_sums_gradients_and_nothing_else(tmp_path):
+    """Data parallel LoRA: every chip has the weights, so only gradients and the loss travel."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "rows.json"
+    assert (
+        tpu.main(["--tiny", "--train", "dreambooth_lora", "--batch", "2", "--json", str(out)]) == 0
+    )
+    (row,) = json.loads(out.read_text())
+    assert re.fullmatch(r"all-reduce \S+ B", row["collectives"])
+    assert row["flops"] > 0 and row["temporaries"] < row["occupied"] < 1e9
+
+
+@pytest.mark.parametrize("name", aot_train.TRAININGS)
+def test_a_training_has_the_same_step_on_shapes_alone(name):
+    """What is compiled is the trainer's own step: on a mesh of what is here, it lowers."""
+    mesh, nets = make_mesh("data=-1", jax.devices()[:1]), aot.tiny()
+    nets = dataclasses.replace(nets, unet=nets.unet.clone(attention="tiled"))  # no TPU's kernel
+    step, arguments = aot_train.train_step(name, nets, mesh, 2)
+    state, frozen, batch = arguments
+    assert step.lower(*arguments).out_info[0].step.shape == ()
+    trained = sum(x.size for x in jax.tree.leaves(state.trained))
+    everything = sum(x.size for x in jax.tree.leaves(aot_train.shapes(name, nets)))
+    assert 0 < trained <= everything and (trained == everything) == (name == "dreambooth_text")
+    assert batch["latent"].shape[0] == 2

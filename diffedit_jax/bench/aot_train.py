@@ -1,0 +1,109 @@
+"""Training steps that are compiled for TPUs which are not there: the trainer's own, on shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+
+from ..core import Schedule
+from ..errors import UserError
+from ..training import conditions, objectives, selections
+from ..training.frozen import shapes_of_frozen
+from ..training.optimisers import make_optimiser
+from ..training.settings import complete
+from ..training.sharding import NETWORK_RULES, ROWS, make_mesh
+from ..training.state import shapes_of_state
+from ..training.step import make_step
+from ..training.task import Task
+from .aot import TOKENS, Networks
+
+# what is trained, and the mesh that a chip's memory asks for: whole networks are spread over fsdp
+TRAININGS = {
+    "textual_inversion": ("data=-1", lambda nets: selections.NewRows((nets.vocabulary - 1,), (0,))),
+    "dreambooth": ("data=-1,fsdp=8", lambda nets: selections.Paths("unet/.*")),
+    "dreambooth_text": ("data=-1,fsdp=8", lambda nets: selections.Everything()),
+    "dreambooth_lora": ("data=-1", lambda nets: selections.LowRank(rank=4)),
+    "instruct_pix2pix": ("data=-1,fsdp=8", lambda nets: selections.Paths("unet/.*")),
+}
+
+
+def mesh_of(topology: str, text: str) -> Mesh:
+    """The trainer's mesh over the chips of a topology such as "v5e:16x16"."""
+    from .aot import mesh_of as chips
+
+    return make_mesh(text, list(chips(topology).devices.reshape(-1)))
+
+
+def train_step(
+    name: str, nets: Networks, mesh: Mesh, batch: int, *, remat: bool = False
+) -> tuple[Callable, tuple]:
+    """(the jitted step, its arguments without values): AdamW, clipping, bfloat16 products.
+
+    Args:
+      name: of TRAININGS.
+      batch: examples per chip; their latents and token ids are the step's input.
+    """
+    nets = _widened(nets) if name == "instruct_pix2pix" else nets
+    task, config = _task(name, nets), complete({"compute": "bfloat16", "remat": remat})
+    about = (task, make_optimiser(config), config)
+    state = shapes_of_state(*about, mesh)
+    frozen = shapes_of_frozen(task, state.trained, mesh, config.compute)
+    step = make_step(*about, placed=jax.tree.map(lambda x: x.sharding, state))
+    return step, (state, frozen, _batch(name, nets, mesh, batch * mesh.size))
+
+
+def shapes(name: str, nets: Networks) -> dict:
+    """{"unet", "text_encoder"}: the parameters of a training, float32, without values."""
+    nets = _widened(nets) if name == "instruct_pix2pix" else nets
+    return {
+        "unet": _shapes(nets.unet, *_unet_example(nets)),
+        "text_encoder": _shapes(nets.text, jnp.zeros((1, TOKENS), jnp.int32)),
+    }
+
+
+def _task(name: str, nets: Networks) -> Task:
+    params = shapes(name, nets)
+    if name == "instruct_pix2pix":
+        empty = jnp.zeros((TOKENS,), jnp.int32)
+        condition = conditions.instruct_condition(nets.text, drop=0.05, empty=empty)
+    else:
+        condition = conditions.text_condition(nets.text)
+    objective = objectives.denoising(nets.unet, kind="epsilon", schedule=Schedule())
+    return Task(name, params, objective, TRAININGS[name][1](nets), condition, NETWORK_RULES)
+
+
+def _unet_example(nets: Networks) -> tuple:
+    x = jnp.zeros((1, nets.side, nets.side, nets.unet.in_channels))
+    return x, jnp.zeros((1,)), jnp.zeros((1, TOKENS, nets.unet.cross_attention_dim))
+
+
+def _shapes(module: Any, *inputs: Any) -> Any:
+    return jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
+
+
+def _widened(nets: Networks) -> Networks:
+    return dataclasses.replace(nets, unet=nets.unet.clone(in_channels=8))
+
+
+def _batch(name: str, nets: Networks, mesh: Mesh, n: int) -> dict:
+    spread = NamedSharding(mesh, ROWS)
+
+    def array(shape, dtype=jnp.float32):
+        return jax.ShapeDtypeStruct((n, *shape), dtype, sharding=spread)
+
+    latent = (nets.side, nets.side, 4)
+    found = {"latent": array(latent), "ids": array((TOKENS,), jnp.int32)}
+    return found | {"source": array(latent)} if name == "instruct_pix2pix" else found
+
+
+def check(name: str) -> None:
+    """Refuses the name of a training that is not known."""
+    if name not in TRAININGS:
+        raise UserError(f"--train knows {', '.join(TRAININGS)}, not {name!r}")
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
