@@ -8,7 +8,7 @@ import pytest
 
 from diffedit_jax.bench import cost, hlo
 
-CHIP = cost.Chip(flops=1e12, bandwidth=1e9)
+CHIP = cost.Chip(flops=1e12, bandwidth=1e9, memory=1e9)
 
 
 def cost_of(function, *arguments):

@@ -2,6 +2,7 @@
 
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,8 @@ SHARED = ["--model", TINY, "--steps", "2", "--size", "32", "--solver", "ddim", "
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # the tests' own cache of programs, so that the command line sets none for the whole process
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     Image.fromarray(pixels).save("in.png")
     return tmp_path
