@@ -40,7 +40,7 @@ def build(
     place: Callable[[np.ndarray], Any] = jnp.asarray,
     **options: Any,
 ) -> tuple[Any, dict]:
-    """(module, params) of one component of a model: "unet", "vae", "text_encoder(_2)", "image_encoder".
+    """(module, params) of one component of a model: "unet", "vae", "text_encoder(_2)", ...
 
     Args:
       dtype: what the network computes in; `options` are further fields of the module.

@@ -212,7 +212,8 @@ def _refuse_mismatch(unet, texts: list, shown: tuple | None, parts: Parts) -> No
     """The encoders' widths together must be what the UNet attends to."""
     width = shown[0].projection_dim if shown else sum(text.hidden_size for text in texts)
     if width != unet.context_width:
+        kind = "image" if shown else "text"
         raise UserError(
-            f"{parts.where}: the {'image' if shown else 'text'} encoder gives {width} channels, the UNet attends to "
+            f"{parts.where}: the {kind} encoder gives {width} channels, the UNet attends to "
             f"{unet.context_width}; these components do not belong together"
         )

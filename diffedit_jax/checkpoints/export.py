@@ -163,7 +163,7 @@ def write_single_file(parts: Parts, path: str | Path, *, dtype: str | None = Non
     """
     path = Path(path)
     weights = cast(to_ldm(parts), dtype, parts.where)
-    for name in _text_names(parts)[:1] if _quick(parts, "text_encoder") else []:
+    for name in [name for name in _text_names(parts)[:1] if _quick(parts, name)]:
         positions = parts.weights[name]["embeddings.position_embedding.weight"].shape[0]
         key = f"{_clip_prefix(parts)}text_model.embeddings.position_ids"
         weights[key] = np.arange(positions, dtype=np.int64)[None]

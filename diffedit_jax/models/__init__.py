@@ -8,4 +8,14 @@ from diffedit_jax.models.unet import UNet
 from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.models.vit import ViT
 
-__all__ = ["LPIPS", "VGG", "AlexNet", "AutoencoderKL", "CLIPText", "CLIPVision", "Exemplar", "UNet", "ViT"]
+__all__ = [
+    "LPIPS",
+    "VGG",
+    "AlexNet",
+    "AutoencoderKL",
+    "CLIPText",
+    "CLIPVision",
+    "Exemplar",
+    "UNet",
+    "ViT",
+]
