@@ -16,6 +16,7 @@ from .methods.registry import Method, find
 from .notices import listening
 
 _TEXTS = ("prompt", "negative", "source")  # parameters that are one text per picture
+_FILES = ("mask", "example")  # parameters that are pictures
 _OF_A_BATCH = ("noise",)  # arrays that belong to the whole batch
 
 
@@ -63,8 +64,9 @@ def load(source="emoji", **options):
     return bundles.load(source, **options)
 
 
-def edit(model, image, method: str, *, mask=None, size: int | None = None, every: bool = False,
-         original_size: bool = False, watch=None, **parameters) -> Result:  # fmt: skip
+def edit(model, image, method: str, *, mask=None, example=None, size: int | None = None,
+         every: bool = False, original_size: bool = False, watch=None,
+         **parameters) -> Result:  # fmt: skip
     """Edits one picture or a batch of them by a registered method, in one compiled program.
 
     Args:
@@ -74,6 +76,8 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
       method: a name of `methods()`.
       mask: for methods that take one: path, PIL image or [h, w], 1 where the picture may change;
         one for all pictures, or one per picture.
+      example: for methods that take one: a picture of what to put there, as `image`; one for all
+        pictures, or one per picture.
       size: the longer side of what the model sees, in pixels; the model's own size if not given.
       every: True runs every picture with every prompt and every seed; False pairs them up (lists
         of equal length; single values serve all).
@@ -89,11 +93,14 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
     if known.start == "noise":
         raise UserError(f"{method} draws pictures from noise; use generate")
     if image is None:
-        return _drawn(known, model, parameters, every, watch, mask=mask, size=size)
+        others = {"mask": mask, "example": example, "size": size}
+        return _drawn(known, model, parameters, every, watch, **others)
     pictures, batched = picture_files.read_all(image)
     masks = _listed(mask, one_rank=2)
     if masks:
         parameters["mask"] = masks
+    if example is not None:
+        parameters["example"] = [picture_files.read_example(e) for e in _listed(example, 3)]
     order, chosen = _paired(known, _with_defaults(known, model, parameters), len(pictures), every)
     pictures = [pictures[i] for i in order]
     frames = picture_files.common_frames(
@@ -108,8 +115,8 @@ def edit(model, image, method: str, *, mask=None, size: int | None = None, every
     with listening() as heard:
         edited = known.function(model, pixels.astype(np.float32) / 127.5 - 1, watch=watch, **chosen)
     out = [f.restore(e, original=original_size) for f, e in zip(frames, edited, strict=True)]
-    chosen.pop("mask", None)
-    inputs = {"image": pictures, "mask": masks}
+    inputs = {"image": pictures, "mask": masks, "example": chosen.get("example")}
+    chosen = {k: v for k, v in chosen.items() if k not in _FILES}
     shared = {**chosen, "size": size, "original_size": original_size}
     notices = [n for p in pictures for n in p.notices] + _told(model, chosen) + heard
     single = not batched and len(out) == 1
@@ -186,7 +193,7 @@ def _texts(name: str, value) -> list[str] | None:
 
 
 def _listed(value, one_rank: int) -> list | None:
-    """One mask or several -> a list."""
+    """One mask or example, or several -> a list."""
     if value is None or isinstance(value, list | tuple):
         return value and list(value)
     if isinstance(value, np.ndarray) and value.ndim > one_rank:
@@ -197,6 +204,8 @@ def _listed(value, one_rank: int) -> list | None:
 def _read_mask(known: Method, mask, size) -> np.ndarray:
     """[h, w] in [0, 1]; refuses one that confines nothing, or everything."""
     read = picture_files.read_mask(mask, size)
+    if known.told_by == "example" and (read > 0.5).all():
+        raise UserError("the mask covers the whole picture: nothing would be left to fit into")
     confines = known.role and not known.parameters["mask"].required
     if confines and not read.any():
         raise UserError("the mask is empty: nothing would change")

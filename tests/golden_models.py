@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +53,29 @@ def golden_bundle(unet: str, told: dict, *, kind="epsilon", schedule=None, **opt
         scaling_factor=float(vae.scaling_factor),
         told={name: jnp.asarray(np.squeeze(value)) for name, value in told.items()},
     )
+
+
+def exemplar_folder(place: pathlib.Path) -> pathlib.Path:
+    """A whole tiny Paint by Example as a diffusers folder: the golden set's networks."""
+    sources = {"unet": "models/unet_inpaint", "vae": "models/vae",
+               "image_encoder": "09_paint_by_example/image_encoder"}  # fmt: skip
+    for name, source in sources.items():
+        shutil.copytree(GOLDEN / source, place / name)
+    scheduler = {"_class_name": "PNDMScheduler", "num_train_timesteps": 1000,
+                 "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+                 "skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
+    (place / "scheduler").mkdir()
+    (place / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    index = {
+        "_class_name": "PaintByExamplePipeline",
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "image_encoder": ["paint_by_example", "PaintByExampleImageEncoder"],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "safety_checker": [None, None],
+    }
+    (place / "model_index.json").write_text(json.dumps(index))
+    return place
 
 
 def nhwc(array):

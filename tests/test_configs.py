@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import diffedit_jax as de
+from tests.golden_models import exemplar_folder
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 TINY = pathlib.Path(__file__).parent / "golden" / "latent" / "12_pipelines"
@@ -40,17 +41,19 @@ def test_every_method_has_a_config():
     assert set(de.methods()) <= names
 
 
-def test_a_methods_config_runs_for_two_steps(method_config):
+def test_a_methods_config_runs_for_two_steps(method_config, tmp_path):
     name = method_config.pop("method")
     known = de.methods()[name]
-    model = de.load(str(TINY / BY_CHANNELS[known.channels[0]]))
+    by_example = known.told_by == "example"
+    folder = exemplar_folder(tmp_path) if by_example else TINY / BY_CHANNELS[known.channels[0]]
+    model = de.load(str(folder))
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     mask = np.zeros((32, 32), np.float32)
     mask[8:24, 8:24] = 1
-    texts = dict(prompt="a dog on a boat", source="a cat on a boat")
+    told = dict(prompt="a dog on a boat", source="a cat on a boat", example=picture[:9])
     given = {
         **method_config,
-        **{k: v for k, v in texts.items() if k in known.parameters},
+        **{k: v for k, v in told.items() if k in known.parameters},
         "steps": 2,
     }
     if name == "generate":

@@ -15,7 +15,7 @@ from diffedit_jax.checkpoints.load import load
 from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.read import Weights
 from diffedit_jax.errors import UserError
-from diffedit_jax.models import AutoencoderKL, CLIPText, UNet
+from diffedit_jax.models import AutoencoderKL, CLIPText, Exemplar, UNet
 
 # The largest values that a network of this kind could have; a config beyond them is a mistake,
 # and would take forever to trace.
@@ -27,6 +27,7 @@ LIMITS = {
     "transformer_layers_per_block": 64,
 }
 LISTS = ("block_out_channels", "down_block_types")  # of these, only the length is limited
+KINDS = {"unet": UNet, "vae": AutoencoderKL, "image_encoder": Exemplar}  # texts: CLIPText
 SAMPLES = 2**16  # bytes looked at, at either end of each tensor, to tell two models apart
 
 
@@ -39,7 +40,7 @@ def build(
     place: Callable[[np.ndarray], Any] = jnp.asarray,
     **options: Any,
 ) -> tuple[Any, dict]:
-    """(module, params) of one component of a model: "unet", "vae", "text_encoder(_2)".
+    """(module, params) of one component of a model: "unet", "vae", "text_encoder(_2)", ...
 
     Args:
       dtype: what the network computes in; `options` are further fields of the module.
@@ -60,7 +61,7 @@ def build(
 def make_module(name: str, config: Mapping, weights: Weights, where: str, **options: Any) -> Any:
     """The linen module of a component's config."""
     _check_limits(config, where)
-    kind = {"unet": UNet, "vae": AutoencoderKL}.get(name, CLIPText)
+    kind = KINDS.get(name, CLIPText)
     if kind is CLIPText:
         options["with_projection"] = "text_projection.weight" in weights
     return _building(where, lambda: kind.from_config(config, **options))
@@ -85,6 +86,8 @@ def _example(module: Any) -> tuple:
     """Inputs of the smallest size that touches every parameter, as shapes."""
     if isinstance(module, AutoencoderKL):
         return (_shaped(1, 2 * module.factor, 2 * module.factor, module.in_channels),)
+    if isinstance(module, Exemplar):
+        return (_shaped(1, module.image_size, module.image_size, 3),)
     return (jax.ShapeDtypeStruct((1, module.max_position_embeddings), jnp.int32),)
 
 

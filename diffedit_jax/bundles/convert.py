@@ -83,6 +83,8 @@ def save(
         "vae": model.vae,
         **dict(zip(names, model.texts, strict=True)),
     }
+    if model.exemplar is not None:
+        coders["image_encoder"] = model.exemplar
     parts.weights = {name: export(coder.params) for name, coder in coders.items()}
     _write(parts, Path(dst), dtype, shard_bytes, model.tokenizers)
 
@@ -108,7 +110,8 @@ def _write(parts: Parts, dst: Path, dtype, shard_bytes, tokenizers: tuple = ()) 
             raise UserError("a single file has no shards; name a folder, or leave shard_bytes out")
         write_single_file(parts, dst, dtype=dtype)
         return
-    texts = [config for name, config in sorted(parts.configs.items()) if "text" in name]
+    texts = [config for name, config in sorted(parts.configs.items())
+             if "text" in name and name in parts.weights]  # fmt: skip
     tokenizers = tokenizers or tuple(
         Tokenizer(
             folder,

@@ -136,12 +136,15 @@ def find(source: str | Path, *, variant: str | None, local_files_only: bool) -> 
 
 def _complete(parts: Parts, path: Path, config, local_files_only: bool) -> None:
     """Gives a single file what it lacks: a folder's configs, and a tokenizer from somewhere."""
+    told = [name for name in parts.weights if "text" in name]
     if config is not None:
         given = read_configs(config)
         parts.configs.update(given.configs)
-        parts.tokenizers = given.tokenizers
+        parts.tokenizers = given.tokenizers if told else []
+    elif not told:  # Paint by Example
+        return
     elif (path.parent / "tokenizer").is_dir():
-        parts.tokenizers = [path.parent / "tokenizer"] * sum("text" in k for k in parts.weights)
+        parts.tokenizers = [path.parent / "tokenizer"] * len(told)
     else:
         parts.tokenizers = fetch_tokenizer(parts, local_files_only=local_files_only)
 
@@ -164,7 +167,8 @@ def assemble(
     unet, unet_params = build(parts, "unet", **types, **options)
     vae, vae_params = build(parts, "vae", **types)
     texts = [build(parts, name, **types) for name in names]
-    _refuse_mismatch(unet, [module for module, _ in texts], parts)
+    shown = build(parts, "image_encoder", **types) if "image_encoder" in parts.weights else None
+    _refuse_mismatch(unet, [module for module, _ in texts], shown, parts)
     tokenizers = tuple(
         Tokenizer(folder, length=text.max_position_embeddings, vocabulary=text.vocab_size)
         for folder, (text, _) in zip(parts.tokenizers, texts, strict=True)
@@ -174,6 +178,7 @@ def assemble(
         vae=Coder(params=vae_params, module=vae),
         texts=tuple(Coder(params=params, module=text) for text, params in texts),
         tokenizers=tokenizers,
+        exemplar=shown and Coder(module=shown[0], params=shown[1]),
         schedule=said.schedule,
         scaling_factor=float(vae.scaling_factor),
         clip_sample=said.clip_sample,
@@ -199,18 +204,21 @@ def _dtype(dtype: Any) -> Any:
 
 
 def _refuse_missing(parts: Parts, texts: list[str]) -> None:
-    missing = [name for name in ("unet", "vae", "text_encoder") if name not in parts.weights]
+    missing = [name for name in ("unet", "vae") if name not in parts.weights]
+    if not texts and "image_encoder" not in parts.weights:
+        missing.append("text_encoder")
     if len(parts.tokenizers) != len(texts):
         missing.append("tokenizer (name a diffusers folder that has one with config=)")
     if missing:
         raise UserError(f"{parts.where} has no {', no '.join(missing)}")
 
 
-def _refuse_mismatch(unet, texts: list, parts: Parts) -> None:
-    """The text encoders' widths together must be what the UNet attends to."""
-    width = sum(text.hidden_size for text in texts)
+def _refuse_mismatch(unet, texts: list, shown: tuple | None, parts: Parts) -> None:
+    """The encoders' widths together must be what the UNet attends to."""
+    width = shown[0].projection_dim if shown else sum(text.hidden_size for text in texts)
     if width != unet.context_width:
+        kind = "image" if shown else "text"
         raise UserError(
-            f"{parts.where}: the text encoder gives {width} channels, the UNet attends to "
+            f"{parts.where}: the {kind} encoder gives {width} channels, the UNet attends to "
             f"{unet.context_width}; these components do not belong together"
         )

@@ -37,14 +37,16 @@ class StableDiffusion(struct.PyTreeNode):
 
     Pictures are [..., h, w, 3] in [-1, 1]; latents [..., h/f, w/f, c] are scaled, so that they
     have about unit variance. Works for Stable Diffusion 1, 2, XL, and for the networks with 8
-    and 9 input channels made from them.
+    and 9 input channels made from them, Paint by Example's (an encoder of pictures in place of
+    texts) among them.
 
     Attributes:
       denoiser: the UNet with its parameters; its `kind` is what it predicts.
       vae: encoder and decoder of pictures.
-      texts: one text encoder, or SDXL's two.
+      texts: one text encoder, or SDXL's two; none where an example tells what to paint.
       tokenizers: as many tokenizers, on the host.
       schedule: the noise levels that the UNet was trained with.
+      exemplar: Paint by Example's encoder of pictures; None for every other model.
       scaling_factor: latents are scaling_factor * the VAE's own.
       clip_sample: whether the checkpoint wants x0 clipped at each step.
       zero_null: SDXL's empty prompt is encoded as zeros.
@@ -64,6 +66,7 @@ class StableDiffusion(struct.PyTreeNode):
     texts: tuple
     tokenizers: tuple = struct.field(pytree_node=False)
     schedule: Schedule = struct.field(pytree_node=False)
+    exemplar: Coder | None = None
     scaling_factor: float = struct.field(pytree_node=False, default=0.18215)
     clip_sample: bool = struct.field(pytree_node=False, default=False)
     zero_null: bool = struct.field(pytree_node=False, default=False)
@@ -140,6 +143,7 @@ class StableDiffusion(struct.PyTreeNode):
         What is cut off is appended to `notices`, one line per text.
         Raises: UserError for text that is no text, and for words the text encoder lacks.
         """
+        self._refuse_texts(texts)
         if notices is not None:
             notices.extend(self.text_notices(texts))
         ids = [tokenizer(texts) for tokenizer in self.tokenizers]
@@ -147,7 +151,8 @@ class StableDiffusion(struct.PyTreeNode):
 
     def text_notices(self, texts: Sequence[str]) -> list[str]:
         """One line for each text that is too long, saying which words are not used."""
-        return self.tokenizers[0].notices(texts)
+        self._refuse_texts(texts)
+        return self.tokenizers[0].notices(texts) if texts else []
 
     def text(self, ids: Int[Array, "n *tokens"], *, skip: int = 0) -> Float[Array, "n tokens d"]:
         """What the UNet reads of a text: the encoder's last state, after its final norm.
@@ -175,8 +180,27 @@ class StableDiffusion(struct.PyTreeNode):
         return Cond(text=context, added={"text_embeds": pooled, "time_ids": times})
 
     def null(self, count: int = 1) -> Cond:
-        """The condition of the empty prompt, `count` rows."""
+        """The condition of the empty prompt (or of no example), `count` rows."""
+        if self.exemplar is not None:
+            vector = self.exemplar.params["uncond_vector"]
+            return Cond(text=jnp.tile(jnp.asarray(vector, jnp.float32), (count, 1, 1)))
         return self.condition([""] * count)
+
+    def example(self, pixels: Float[Array, "n s s 3"]) -> Cond:
+        """The condition of example pictures, prepared by `images.prepared_example`; [n, 1, d].
+
+        Raises: UserError when the model is told by texts.
+        """
+        if self.exemplar is None:
+            raise UserError("this model is told by texts; it has no encoder of example pictures")
+        return Cond(text=self.exemplar(pixels))
+
+    def _refuse_texts(self, texts: Sequence[str]) -> None:
+        if texts and not self.tokenizers:
+            raise UserError(
+                "this model has no text encoder; an example picture tells it what to paint "
+                "(method paint_by_example)"
+            )
 
     def encode(
         self, image: Float[Array, "*n h w 3"], *, noise: Any = None, tiled: bool = False

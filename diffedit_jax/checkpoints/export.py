@@ -12,7 +12,7 @@ import numpy as np
 from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.read import Weights
 from diffedit_jax.checkpoints.single_yaml import yaml_text
-from diffedit_jax.checkpoints.tables import clip, unet, vae
+from diffedit_jax.checkpoints.tables import clip, exemplar, unet, vae
 from diffedit_jax.checkpoints.tables.table import substitute
 from diffedit_jax.checkpoints.write import whole_file, whole_folder, write_json, write_safetensors
 from diffedit_jax.errors import UserError
@@ -23,12 +23,14 @@ PIPELINES = {
     8: "StableDiffusionInstructPix2PixPipeline",
     9: "StableDiffusionInpaintPipeline",
 }
+BY_EXAMPLE = "PaintByExamplePipeline"
 XL_PIPELINES = {4: "StableDiffusionXLPipeline", 9: "StableDiffusionXLInpaintPipeline"}
 CLASSES = {
     "unet": ("diffusers", "UNet2DConditionModel", "diffusion_pytorch_model"),
     "vae": ("diffusers", "AutoencoderKL", "diffusion_pytorch_model"),
     "text_encoder": ("transformers", "CLIPTextModel", "model"),
     "text_encoder_2": ("transformers", "CLIPTextModelWithProjection", "model"),
+    "image_encoder": ("paint_by_example", exemplar.CLASS, "model"),
 }
 VERSION = "0.21.0"  # of diffusers: the first whose files have today's names
 
@@ -88,7 +90,9 @@ def _text_names(parts: Parts) -> list[str]:
 
 
 def _classic(name: str, weights: Weights) -> Weights:
-    """transformers' names before 5.6, for text encoders; everything else is as it is."""
+    """transformers' names before 5.6, for its encoders; everything else is as it is."""
+    if name == "image_encoder":
+        return exemplar.classic(weights)
     if not name.startswith("text_encoder"):
         return weights
     outside = ("text_projection.",)
@@ -96,7 +100,7 @@ def _classic(name: str, weights: Weights) -> Weights:
 
 
 def _config(name: str, config: Mapping) -> dict:
-    if name.startswith("text_encoder"):
+    if CLASSES[name][2] == "model":  # transformers' own
         return dict(config)
     return {"_class_name": CLASSES[name][1], "_diffusers_version": VERSION, **config}
 
@@ -105,15 +109,18 @@ def _index(parts: Parts) -> dict:
     """model_index.json; the pipeline follows from the channels and the number of texts."""
     texts = _text_names(parts)
     channels = parts.configs["unet"].get("in_channels", 4)
-    pipelines = PIPELINES if len(texts) == 1 else XL_PIPELINES
+    pipelines = PIPELINES if len(texts) < 2 else XL_PIPELINES
+    shown = "image_encoder" in parts.weights
     index: dict = {
-        "_class_name": pipelines.get(channels, pipelines[4]),
+        "_class_name": BY_EXAMPLE if shown else pipelines.get(channels, pipelines[4]),
         "_diffusers_version": VERSION,
         **{name: list(CLASSES[name][:2]) for name in parts.weights},
         "scheduler": ["diffusers", parts.configs["scheduler"].get("_class_name", "DDIMScheduler")],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "feature_extractor": [None, None],
     }
+    if shown:
+        del index["tokenizer"]
     if len(texts) > 1:
         return index | {"tokenizer_2": ["transformers", "CLIPTokenizer"], **parts.extras}
     return index | {"safety_checker": [None, None], "requires_safety_checker": False}
@@ -156,7 +163,7 @@ def write_single_file(parts: Parts, path: str | Path, *, dtype: str | None = Non
     """
     path = Path(path)
     weights = cast(to_ldm(parts), dtype, parts.where)
-    for name in _text_names(parts)[:1] if _quick(parts, "text_encoder") else []:
+    for name in [name for name in _text_names(parts)[:1] if _quick(parts, name)]:
         positions = parts.weights[name]["embeddings.position_embedding.weight"].shape[0]
         key = f"{_clip_prefix(parts)}text_model.embeddings.position_ids"
         weights[key] = np.arange(positions, dtype=np.int64)[None]
@@ -171,7 +178,7 @@ def to_ldm(parts: Parts) -> Weights:
     found = _ldm_unet(parts) | _ldm_vae(parts)
     for name in _text_names(parts):
         found |= _ldm_text(parts, name)
-    return found
+    return found | exemplar.to_original(parts.weights.get("image_encoder", {}))
 
 
 def _ldm_unet(parts: Parts) -> Weights:

@@ -9,6 +9,7 @@ from diffedit_jax.checkpoints.files import read_json
 from diffedit_jax.checkpoints.folder import read_component, weight_files
 from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.tables.clip import CLIP_TEXT
+from diffedit_jax.checkpoints.tables.exemplar import CLASS, EXEMPLAR
 from diffedit_jax.checkpoints.tables.table import Table
 from diffedit_jax.checkpoints.tables.vae import VAE
 from diffedit_jax.errors import UserError
@@ -18,10 +19,12 @@ NETWORKS = {
     "vae": (VAE, ("AutoencoderKL", "FlaxAutoencoderKL")),
     "text_encoder": (CLIP_TEXT, ("CLIPTextModel", "FlaxCLIPTextModel")),
     "text_encoder_2": (CLIP_TEXT, ("CLIPTextModelWithProjection",)),
+    "image_encoder": (EXEMPLAR, (CLASS,)),
 }
 OPTIONAL = ("text_encoder_2", "tokenizer_2")
 RECOMMENDED = ("steps", "guidance")
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+BY_EXAMPLE = ("unet", "vae", "image_encoder", "scheduler")  # what Paint by Example needs
 
 
 def read_model_folder(folder: str | Path, *, variant: str | None = None) -> Parts:
@@ -67,10 +70,13 @@ def _components(folder: Path, index: dict) -> set[str]:
     """Names of the components to read; all that are missing are reported together."""
     for name, (_, known) in NETWORKS.items():
         kind = _class_name(index.get(name))
-        if kind is not None and kind not in known:
+        other = name == "image_encoder"  # of another kind of model, which no editing here needs
+        if kind is not None and kind not in known and not other:
             raise UserError(f"{folder}: {name} is a {kind!r:.80}; known here: {', '.join(known)}")
     listed = {name for name in OPTIONAL if _class_name(index.get(name)) is not None}
     names = {*NEEDED, *listed}
+    if _class_name(index.get("image_encoder")) == CLASS:
+        names = set(BY_EXAMPLE)
     missing = sorted(name for name in names if not (folder / name).is_dir())
     if missing:
         raise UserError(f"{folder} lacks {', '.join(f'{name}/' for name in missing)}")

@@ -12,7 +12,7 @@ class Parts:
 
     Attributes:
       where: the file or folder it came from, for messages.
-      weights: {"unet" | "vae" | "text_encoder" | "text_encoder_2": {torch key: array}}.
+      weights: {"unet" | "vae" | "text_encoder(_2)" | "image_encoder": {torch key: array}}.
       configs: the same keys, and "scheduler".
       tokenizers: folders of the tokenizers, in the order of the text encoders.
       notices: what was assumed, in plain words, for the user to see.

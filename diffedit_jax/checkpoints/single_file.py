@@ -15,7 +15,7 @@ from diffedit_jax.checkpoints.single_configs import (
     unet_config,
     vae_config,
 )
-from diffedit_jax.checkpoints.tables import clip, unet, vae
+from diffedit_jax.checkpoints.tables import clip, exemplar, unet, vae
 from diffedit_jax.checkpoints.tables.table import substitute
 from diffedit_jax.checkpoints.yaml_fields import last, read_yaml_fields
 from diffedit_jax.errors import UserError
@@ -85,7 +85,7 @@ def read_single_file(
     try:
         _add_unet(parts, groups["unet"], fields, path)
         _add_vae(parts, groups.get("vae"), fields, path)
-        _add_text(parts, groups, path)
+        _add_conditioners(parts, groups, path)
     except KeyError as error:
         raise UserError(f"{path} lacks the tensor {error}, which tells its shape") from None
     except UserError:
@@ -121,7 +121,9 @@ def _grouped(weights: Weights) -> tuple[dict[str, Weights], list[str]]:
         prefix = next((p for p in PREFIXES if key.startswith(p)), None)
         if any(pattern.fullmatch(key) for pattern in IGNORED):
             continue
-        if prefix is None:
+        if exemplar.ORIGINAL.match(key):
+            groups.setdefault("image_encoder", {})[key] = array
+        elif prefix is None:
             unknown.append(key)
         else:
             groups.setdefault(PREFIXES[prefix], {})[key[len(prefix) :]] = array
@@ -163,7 +165,7 @@ def _add_vae(parts: Parts, weights: Weights | None, fields: dict, path: Path) ->
     parts.configs["vae"] = vae_config(renamed, levels, layers, fields, xl=xl)
 
 
-def _add_text(parts: Parts, groups: dict[str, Weights], path: Path) -> None:
+def _add_conditioners(parts: Parts, groups: dict[str, Weights], path: Path) -> None:
     if "text_encoder" in groups:
         weights = clip.CLIP_TEXT(groups["text_encoder"], str(path))
         parts.weights["text_encoder"] = weights
@@ -174,6 +176,10 @@ def _add_text(parts: Parts, groups: dict[str, Weights], path: Path) -> None:
             found = clip.from_open_clip(groups[f"{name}/open"], str(path), penultimate=penultimate)
             parts.weights[name] = found
             parts.configs[name] = text_config(found, "gelu")
+    if "image_encoder" in groups:  # Paint by Example has it in place of a text encoder
+        weights = exemplar.from_original(groups["image_encoder"], str(path))
+        parts.weights["image_encoder"] = weights
+        parts.configs["image_encoder"] = exemplar.exemplar_config(weights)
 
 
 def _prediction(parts: Parts, told: str | None, fields: dict, path: Path) -> str:

@@ -29,7 +29,7 @@ def yaml_text(configs: Mapping[str, dict]) -> str:
         "        ddconfig:",
         *(f"          {line}" for line in _vae_lines(vae)),
         "    cond_stage_config:",
-        f"      target: ldm.modules.encoders.modules.{_text_class(configs['text_encoder'])}",
+        f"      target: ldm.modules.encoders.modules.{_condition_class(configs)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -70,6 +70,8 @@ def _vae_lines(vae: Mapping) -> list[str]:
     ]
 
 
-def _text_class(config: Mapping) -> str:
-    quick = config.get("hidden_act", "quick_gelu") == "quick_gelu"
+def _condition_class(configs: Mapping) -> str:
+    if "text_encoder" not in configs:
+        return "FrozenCLIPImageEmbedder"
+    quick = configs["text_encoder"].get("hidden_act", "quick_gelu") == "quick_gelu"
     return "FrozenCLIPEmbedder" if quick else "FrozenOpenCLIPEmbedder"

@@ -30,7 +30,7 @@ def checked_inputs(job: Job) -> tuple[int, int] | None:
     """(height, width) of the job's picture; refuses unreadable pictures and unfit masks."""
     for name, path in job.own.items():
         if name == "example":
-            images.read(path)
+            images.read_example(path)
     if job.image is None:
         return None
     size = images.read(job.image).pixels.shape[:2]

@@ -72,7 +72,7 @@ def _evaluation(model: Any, rows: int, height: int, width: int) -> tuple[int, in
     denoiser = jax.tree.map(_shape, model.denoiser)
     y, x, channels = model.latent_shape(height, width)
     latent = jax.ShapeDtypeStruct((rows, y, x, channels), jnp.float32)
-    one = jax.eval_shape(lambda: model.condition([""]))
+    one = jax.eval_shape(model.null)
     cond = jax.tree.map(lambda a: jax.ShapeDtypeStruct((rows, *a.shape[1:]), a.dtype), one)
     extra = model.in_channels - channels
     if extra:

@@ -56,11 +56,11 @@ class Frame:
 
         A picture that already fits comes back bit for bit.
         """
-        return np.pad(_resized(pixels, self.scaled, "LANCZOS"), (*self._margins(), (0, 0)), "edge")
+        return np.pad(resized(pixels, self.scaled, "LANCZOS"), (*self._margins(), (0, 0)), "edge")
 
     def apply_mask(self, mask: np.ndarray) -> np.ndarray:
         """float32 [h, w] -> float32 [H, W] (area average; 0, "keep", around the picture)."""
-        return np.pad(_resized(mask.astype(np.float32), self.scaled, "BOX"), self._margins())
+        return np.pad(resized(mask.astype(np.float32), self.scaled, "BOX"), self._margins())
 
     def restore(self, pixels: np.ndarray, *, original: bool = False) -> np.ndarray:
         """uint8 [..., H, W, c] -> [..., h, w, c]: the picture's part of the canvas.
@@ -73,7 +73,7 @@ class Frame:
         if not original or self.scaled == self.original:
             return np.ascontiguousarray(cut)
         flat = cut.reshape(-1, *cut.shape[-3:])
-        back = np.stack([_resized(one, self.original, "LANCZOS") for one in flat])
+        back = np.stack([resized(one, self.original, "LANCZOS") for one in flat])
         return back.reshape(*cut.shape[:-3], *back.shape[1:])
 
     def _margins(self):
@@ -91,7 +91,7 @@ def common_frames(sizes: Sequence[Sequence[int]], longest: int, multiple: int) -
     return [dataclasses.replace(frame, canvas=canvas) for frame in frames]
 
 
-def _resized(array: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
+def resized(array: np.ndarray, size: tuple[int, int], kind: str) -> np.ndarray:
     """Resizes uint8 [h, w, 3] or float32 [h, w] by a filter of PIL; equal sizes are untouched."""
     if array.shape[:2] == tuple(size):
         return array

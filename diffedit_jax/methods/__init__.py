@@ -16,6 +16,7 @@ from .inpaint import inpaint
 from .instruct_pix2pix import instruct_pix2pix
 from .negative_prompt import negative_prompt
 from .null_text import null_text
+from .paint_by_example import paint_by_example
 from .pnp_inversion import pnp_inversion
 from .prompt_to_prompt import prompt_to_prompt
 from .registry import Method, Parameter, find, methods

@@ -89,7 +89,7 @@ def combined(text: str) -> Method:
     known = {p.name for p in parameters}
     return Method(
         name, function, paper, "picture", channels, lambda p: _evaluations(roles, p), "chain",
-        tuple(k for k in sorted(known) if _is_per_image(roles, k)), absent)  # fmt: skip
+        tuple(k for k in sorted(known) if _is_per_image(roles, k)), absent=absent)  # fmt: skip
 
 
 def _names(text: str) -> list[str]:

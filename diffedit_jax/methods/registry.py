@@ -43,6 +43,7 @@ class Method:
       role: what it brings to a combination: "start", "edit", "mask", or nothing.
       per_image: parameters that may differ from picture to picture of a batch, besides texts,
         masks and seeds.
+      told_by: what tells the network what to paint, "text" or "example".
       absent: why parameters that one would expect are not there, by name.
     """
 
@@ -54,6 +55,7 @@ class Method:
     evaluations: Callable[[dict], tuple[int, int]]
     role: str = ""
     per_image: tuple[str, ...] = ()
+    told_by: str = "text"
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -87,7 +89,7 @@ class Method:
         return UserError(f"{self.name} has no parameter {name!r}{hint}")
 
     def check_model(self, model) -> None:
-        """Refuses a network with the wrong number of input channels, saying which kind fits."""
+        """Refuses a network of the wrong kind (input channels, who tells it), saying which fits."""
         if model.in_channels not in self.channels:
             fits = " or ".join(map(str, self.channels))
             kind = _KINDS.get(model.in_channels, "unknown kind")
@@ -95,19 +97,27 @@ class Method:
                 f"{self.name} needs a network with {fits} input channels, "
                 f"this one has {model.in_channels} ({kind})"
             )
+        if (self.told_by == "example") != (getattr(model, "exemplar", None) is not None):
+            raise UserError(f"{self.name} {_MISMATCHES[self.told_by]}")
 
 
+_MISMATCHES = {
+    "text": "needs a network that is told by texts; this one is told by an example picture "
+    "(method paint_by_example)",
+    "example": "needs a network that is told by an example picture (Paint by Example's); "
+    "this one is told by texts (method inpaint)",
+}
 _KINDS = {4: "text to image", 8: "InstructPix2Pix", 9: "inpainting or Paint by Example"}
 
 
 def method(*, paper: str, start: str, channels: tuple[int, ...], evaluations, role: str = "",
-           per_image: tuple[str, ...] = ()) -> Callable:  # fmt: skip
+           per_image: tuple[str, ...] = (), told_by: str = "text") -> Callable:  # fmt: skip
     """Registers a function as an editing method under its own name."""
 
     def register(function):
         name = function.__name__
         _METHODS[name] = Method(
-            name, function, paper, start, channels, evaluations, role, per_image
+            name, function, paper, start, channels, evaluations, role, per_image, told_by
         )
         return function
 

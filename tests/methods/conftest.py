@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import diffedit_jax as de
+from tests.golden_models import exemplar_folder
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "latent"
 
@@ -31,6 +32,12 @@ def tiny_inpaint():
 def tiny_instruct():
     """The 8-channel model."""
     return de.load(str(GOLDEN / "12_pipelines" / "ip2p"))
+
+
+@pytest.fixture(scope="session")
+def tiny_exemplar(tmp_path_factory):
+    """The 9-channel model that an example picture tells what to paint."""
+    return de.load(str(exemplar_folder(tmp_path_factory.mktemp("exemplar"))))
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import diffedit_jax as de
 
 HALF = np.zeros((32, 32), np.float32)
 HALF[:, 16:] = 1
+SHOWN = np.random.default_rng(5).integers(0, 256, (40, 60, 3), np.uint8)
 
 # name -> (parameters, the same knobs turned, parameters that name no picture)
 CASES = {
@@ -59,13 +60,19 @@ CASES = {
         dict(prompt="a cat", steps=4, guidance=3.0, image_guidance=1.0, seed=0),
         dict(prompt="two dogs on a boat", image_guidance=0.7, guidance=5.0, seed=7),
     ),
+    "paint_by_example": (
+        dict(example=SHOWN[:20], mask=HALF, steps=4, guidance=3.0, solver="ddim", seed=0),
+        dict(example=SHOWN[:, 30:], mask=1 - HALF, guidance=5.0, seed=7),
+    ),
 }
 
-MODELS = {"instruct_pix2pix": "tiny_instruct"}  # where the 4-channel model does not fit
+# where the 4-channel model does not fit
+MODELS = {"instruct_pix2pix": "tiny_instruct", "paint_by_example": "tiny_exemplar"}
 # rows of one network call, where they are not (null, prompt)
 ROWS = {"prompt_to_prompt": 4, "pnp_inversion": 4, "instruct_pix2pix": 3}
 ASKED = {"edict": 2, "null_text": 2}  # network calls per row that is reported (null_text: inner=2)
-NO_NEGATIVE = {"null_text", "negative_prompt"}  # their null prompt is what they find
+# their null prompt is what they find, or what was learned
+NO_NEGATIVE = {"null_text", "negative_prompt", "paint_by_example"}
 
 
 @pytest.fixture
@@ -115,10 +122,11 @@ def test_turning_the_knobs_compiles_nothing(tiny, picture, name, compilations):
 def test_a_batch_is_a_loop(tiny, picture, name):
     given, turned = CASES[name]
     both = [given | turned, given]
-    lists = {k: [b[k] for b in both] for k in ("prompt", "guidance")}
+    telling = "prompt" if "prompt" in given else "example"
+    lists = {k: [b[k] for b in both] for k in (telling, "guidance")}
     batch = run(tiny, [picture, picture[::-1]], name, **(given | lists)).image
     for index, (source, one) in enumerate(zip([picture, picture[::-1]], both, strict=True)):
-        own = given | {"prompt": one["prompt"], "guidance": one["guidance"], "index": index}
+        own = given | {k: one[k] for k in lists} | {"index": index}
         alone = run(tiny, source, name, **own).image
         # a float difference of 1e-5 may still tip a pixel over a rounding edge
         assert np.abs(alone.astype(int) - batch[index]).max() <= 1
@@ -150,7 +158,7 @@ def test_watching_changes_nothing(tiny, picture, name):
 @pytest.mark.parametrize("name", CASES)
 def test_guidance_zero_and_one_are_honoured(tiny, picture, name):
     given, turned = CASES[name]
-    other = given | {"prompt": turned["prompt"]}
+    other = given | {k: turned[k] for k in ("prompt", "example") if k in turned}
     ignored = [run(tiny, picture, name, **(g | {"guidance": 0.0})).image for g in (given, other)]
     np.testing.assert_array_equal(*ignored)  # at 0 the prompt has no say
     if name in NO_NEGATIVE:
