@@ -28,6 +28,7 @@ def test_the_generated_notebook_is_up_to_date(source):
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
 def test_every_cell_runs(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRAIN_STEPS", "2")
     names = {}
     for kind, text in cells(source):
         if kind == "code":
