@@ -79,7 +79,7 @@ def test_parameters_are_spread_as_the_rules_say(eight):
     assert eight[ALL]["largest"] <= 0.5
 
 
-@pytest.mark.slow
+@pytest.mark.heavy  # two processes that compile side by side; tests/chaos has small ones
 def test_two_processes_train_as_one_device_does(eight, two):
     assert two[ALL]["losses"] == pytest.approx(eight["one"]["losses"], abs=1e-5)
 
