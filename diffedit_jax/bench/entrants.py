@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from diffedit_jax.bench import unseen
 from diffedit_jax.bench.method_entry import model_for
 from diffedit_jax.errors import UserError
 from diffedit_jax.scenes import Edit, exemplar, instruction
@@ -15,6 +16,8 @@ from diffedit_jax.scenes.edits import KINDS
 BASELINE = "sdedit"
 STRENGTHS = (0.4, 0.6, 0.7, 0.8, 0.9)  # of the baseline's curve; 0.8 is the published default
 RECONSTRUCT = "reconstruct"  # the edit that asks for nothing: the source prompt twice
+ALL_KINDS = (*KINDS, *unseen.UNSEEN, RECONSTRUCT)
+TOLD = ("source", "seed", "example", "blend_words", "prompt", "mask")  # see `arguments`
 NAMED = ("object", "colour")  # kinds whose word stands in both prompts, as LocalBlend needs it
 
 
@@ -61,10 +64,19 @@ def entrants(model: str, chosen: Sequence[str] = (), **options) -> tuple[list[En
             left_out[name] = "it edits no picture"
         elif source is None:
             left_out[name] = f"no model of {' or '.join(map(str, find(name).channels))} channels"
+        elif demands := _demands(name):
+            left_out[name] = f"it needs {' and '.join(demands)}, which no edit gives"
         else:
             known = find(name).parameters
             found += _versions(name, source, {k: v for k, v in options.items() if k in known})
     return found, left_out
+
+
+def _demands(name: str) -> list[str]:
+    """What a method cannot do without and no edit says."""
+    from diffedit_jax.methods import find
+
+    return [p.name for p in find(name).parameters.values() if p.required and p.name not in TOLD]
 
 
 def _versions(name: str, model: str, options: dict) -> list[Entrant]:
@@ -76,13 +88,19 @@ def _versions(name: str, model: str, options: dict) -> list[Entrant]:
 def takes_part(entrant: Entrant, kind: str) -> bool:
     """Whether a method can be asked for this kind of edit at all.
 
-    An exemplar shows an object, so methods of exemplars do not change backgrounds or styles;
-    only methods that know the source prompt can be asked to reconstruct.
+    An exemplar shows an object, so methods of exemplars do not change backgrounds or styles, and
+    nothing else can be asked for an object that no word names; only methods that know the source
+    prompt can be asked to reconstruct. What training held out of instructions is asked of
+    instructions, and of the baseline.
     """
     parameters = _parameters(entrant)
     if kind == RECONSTRUCT:
         return "source" in parameters and "mask_strength" not in parameters
-    return "example" not in parameters or kind in ("object", "colour", "add")
+    if kind == unseen.SWAP:
+        return _instructed(entrant) or entrant.baseline
+    if "example" in parameters:
+        return kind in ("object", "colour", "add", unseen.OBJECT)
+    return kind != unseen.OBJECT
 
 
 def reconstructions(edits: Sequence[Edit]) -> list[Edit]:
@@ -152,6 +170,6 @@ def calls(entrant: Entrant, defaults: dict) -> tuple[int, int]:
 def every_kind(names: Sequence[str] = ()) -> tuple[str, ...]:
     """Kinds of edits by name, all in a fixed order if none are named, reconstruction last."""
     for name in names:
-        if name not in (*KINDS, RECONSTRUCT):
-            raise UserError(f"unknown kind {name!r}: choose of {', '.join((*KINDS, RECONSTRUCT))}")
-    return tuple(k for k in (*KINDS, RECONSTRUCT) if k in (names or (*KINDS, RECONSTRUCT)))
+        if name not in ALL_KINDS:
+            raise UserError(f"unknown kind {name!r}: choose of {', '.join(ALL_KINDS)}")
+    return tuple(kind for kind in ALL_KINDS if kind in (names or ALL_KINDS))

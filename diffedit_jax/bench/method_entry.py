@@ -43,12 +43,21 @@ def entries(options: argparse.Namespace, torch: bool, scratch: Path) -> tuple[li
         if where is None:
             left_out[name] = "no such model ships"
             continue
+        if lacks := sorted(_required(name) - arguments(name, 64, options.steps).keys()):
+            left_out[name] = f"it needs {' and '.join(lacks)}, which this measurement has not"
+            continue
         other = torch and name in COUNTERPARTS
         pairs.append((_entry("ours", name, where, options),
                       _entry("torch", name, where, options) if other else None))  # fmt: skip
     if not torch:
         left_out["diffusers"] = "torch and diffusers are not installed"
     return pairs, left_out
+
+
+def _required(name: str) -> set[str]:
+    from ..methods import find
+
+    return {key for key, parameter in find(name).parameters.items() if parameter.required}
 
 
 def _entry(side: str, name: str, model: str, options: argparse.Namespace) -> Entry:

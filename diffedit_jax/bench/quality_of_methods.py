@@ -18,11 +18,11 @@ import numpy as np
 
 from diffedit_jax import api
 from diffedit_jax.bench import entrants as takers
-from diffedit_jax.bench import shards
+from diffedit_jax.bench import shards, unseen
 from diffedit_jax.bench.entrants import RECONSTRUCT, Entrant
 from diffedit_jax.bench.quality_of_model import BATCH, SEEDS, in_batches
 from diffedit_jax.errors import NotFiniteError, UserError
-from diffedit_jax.scenes import KINDS, Edit, sample_edit
+from diffedit_jax.scenes import Edit, sample_edit
 
 FORMAT = 1  # of what a piece holds; a new one makes old pieces count as missing
 load = functools.cache(api.load)
@@ -36,7 +36,7 @@ class Plan:
       folder: where pieces and reports go.
       entrants: who takes part.
       left_out: {method: why it does not}.
-      kinds: kinds of edits, `scenes.KINDS` and "reconstruct".
+      kinds: kinds of edits, of `entrants.ALL_KINDS`.
       count: edits of each kind.
       seed: which edits; also of the methods' own noise.
       model: of text to image.
@@ -69,7 +69,9 @@ def edits_of(kind: str, count: int, seed: int) -> list[Edit]:
     """Edits of one kind in the plain style, of seeds that nothing else uses."""
     if kind == RECONSTRUCT:
         return takers.reconstructions(edits_of("object", count, seed))
-    rng = np.random.default_rng((SEEDS["methods"] + seed, KINDS.index(kind)))
+    rng = np.random.default_rng((SEEDS["methods"] + seed, takers.ALL_KINDS.index(kind)))
+    if kind in unseen.UNSEEN:
+        return unseen.unseen_edits(rng, kind, count)
     return [sample_edit(rng, kind, style="none") for _ in range(count)]
 
 

@@ -73,6 +73,8 @@ MEANING = {
     "style": "another style of the whole picture",
     "add": "one more object",
     "remove": "one object less",
+    "unseen_swap": "a swap of objects that no training of instructions showed",
+    "unseen_object": "an object that no training showed, by example",
     "reconstruct": "the same prompt: nothing should change",
 }
 

@@ -12,6 +12,8 @@ from diffedit_jax.bench import quality_of_methods as methods_bench
 from diffedit_jax.bench.entrants import Entrant
 from diffedit_jax.bench.quality_of_methods import Plan, edits_of
 from diffedit_jax.errors import UserError
+from diffedit_jax.scenes import instruction, world
+from diffedit_jax.training.pairs import never_trained
 
 KINDS, COUNT = ("object", "background", "style", "reconstruct"), 8
 ENTRANTS = [
@@ -161,11 +163,15 @@ def test_methods_are_told_what_they_take_and_no_more(kind):
 
     edits = edits_of(kind, 4, 0)
     for entrant in takers.entrants("emoji", steps=7)[0]:
+        if not takers.takes_part(entrant, kind):
+            continue
         told, known = takers.arguments(entrant, edits, range(4)), find(entrant.method).parameters
         assert set(told) <= set(known)
         assert all(p.name in told for p in known.values() if p.required)
-        assert told["prompt"] == [e.target_caption for e in edits]
-        assert ("mask" in told) == (entrant.method == "inpaint")
+        by_order, by_example = entrant.method == "instruct_pix2pix", "example" in told
+        words = [instruction(e) if by_order else e.target_caption for e in edits]
+        assert told.get("prompt", words) == words and ("prompt" in told) != by_example
+        assert ("mask" in told) == (by_example or entrant.method == "inpaint")
         assert told.get("steps", 7) == 7
 
 
@@ -174,6 +180,22 @@ def test_an_order_of_kinds_and_a_wrong_one():
     assert takers.every_kind()[-1] == "reconstruct"
     with pytest.raises(UserError, match="unknown kind"):
         takers.every_kind(["colours"])
+
+
+def test_unseen_edits_are_asked_of_whom_they_test():
+    swaps, objects = (edits_of(kind, 10, 0) for kind in ("unseen_swap", "unseen_object"))
+    assert all(never_trained(edit) for edit in swaps)
+    assert {edit.target.things[0].name for edit in objects} == set(world.HELD_OUT_OBJECTS)
+    for edit in (*swaps, *objects):
+        assert edit.source.style == "none" and len(edit.source.things) == 1
+        assert (edit.source_image == edit.target_image).all(-1)[~edit.mask].all()
+    everybody = ["sdedit", "diffedit", "instruct_pix2pix", "paint_by_example"]
+    asked = {
+        kind: {name for name in everybody if takers.takes_part(Entrant(name, name, "", {}), kind)}
+        for kind in ("unseen_swap", "unseen_object")
+    }
+    assert asked["unseen_swap"] == {"sdedit", "instruct_pix2pix"}
+    assert asked["unseen_object"] == {"paint_by_example"}
 
 
 def test_the_clock_learns_from_what_was_done(monkeypatch):
