@@ -12,6 +12,7 @@ from diffedit_jax.bundles.build import build
 from diffedit_jax.bundles.stable_diffusion import Coder, StableDiffusion
 from diffedit_jax.checkpoints.model_folder import NETWORKS, read_component
 from diffedit_jax.checkpoints.parts import Parts
+from diffedit_jax.checkpoints.style_file import StyleParts, write_style
 from diffedit_jax.core import Cond, Network, Schedule
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "latent"
@@ -81,3 +82,20 @@ def exemplar_folder(place: pathlib.Path) -> pathlib.Path:
 def nhwc(array):
     """[..., c, h, w] as the golden files store -> [..., h, w, c]."""
     return np.moveaxis(np.asarray(array), -3, -1)
+
+
+def style_file(path: pathlib.Path, *, width: int = 16, seed: int = 0, **facts) -> str:
+    """A style file of random weights whose words are `width` wide; facts as `StyleParts` has them.
+
+    By default it holds what its pictures said: a word and the statistics of 4 channels.
+    """
+    rng = np.random.default_rng(seed)
+    inner = {f"to_{name}.weight": (32, width) for name in "qkv"}
+    inner |= {"to_out.0.weight": (width, 32), "to_out.0.bias": (width,)}
+    shapes = {f"attn{k}.{name}": shape for k in (1, 2) for name, shape in inner.items()}
+    shapes |= {"net.1.weight": (width, width), "net.1.bias": (width,)}
+    weights = {name: rng.normal(size=shape) / 4 for name, shape in shapes.items()}
+    kept = {"vector": rng.normal(size=width), "mean": rng.normal(size=4) / 2,
+            "deviation": rng.uniform(0.5, 1.5, 4)}  # fmt: skip
+    write_style(path, StyleParts(weights, **{"kept": kept, "tower": "emoji"} | facts))
+    return str(path)

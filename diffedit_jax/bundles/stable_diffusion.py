@@ -127,6 +127,18 @@ class StableDiffusion(struct.PyTreeNode):
         """
         return adapters.with_embedding(self, path, token)
 
+    def learned_style(self, path):
+        """A style that was learned for this model, see `style.load_style`."""
+        from diffedit_jax.bundles.style import load_style  # which knows this class
+
+        return load_style(path, self)
+
+    def styled(self, prompts: Sequence[str], words: Sequence[str], vectors: Any) -> Cond:
+        """The condition of prompts with words[i] being the vector vectors[i], see `style.told`."""
+        from diffedit_jax.bundles.style import told
+
+        return told(self, prompts, words, vectors)
+
     def latent_shape(self, height: int, width: int) -> tuple[int, int, int]:
         """(h/f, w/f, c) of a picture of height x width pixels.
 

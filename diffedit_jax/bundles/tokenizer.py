@@ -142,6 +142,15 @@ class Tokenizer:
         begin, end = self._words("")["input_ids"]
         return [begin, *ids[:room], end], [(0, 0), *places[:room], (0, 0)]
 
+    def token(self, word: str) -> int:
+        """The id of a word that is one token. Raises: UserError if it is none or several."""
+        ids = self.spans(word)[0][1:-1]
+        if len(ids) != 1:
+            raise UserError(
+                f"{word!r} is {len(ids)} tokens of this model; choose a word that is one"
+            )
+        return ids[0]
+
     def _pieces(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """All ids without begin and end, words of several vectors spelt out, and their places."""
         given = self._words(

@@ -8,6 +8,7 @@ import mmap
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ READ_ERRORS = (
 )
 
 
-def read_torch(path: str | Path) -> Any:
+def read_torch(path: str | Path, *, classes: Sequence[str] = ()) -> Any:
     """Reads what torch.save wrote: nested containers whose tensors are read-only numpy views.
 
     No code in the file is run and no name in it is imported; every zip member's CRC is checked.
+    Objects of `classes` (dotted names) become dicts of their fields; all others are refused.
 
     Raises: UserError for anything but tensors and plain containers (naming it), damaged or
     truncated files, compressed or encrypted members, views outside their storage.
@@ -41,15 +43,15 @@ def read_torch(path: str | Path) -> Any:
     data = map_file(path)
     try:
         if data[:4] == b"PK\x03\x04":
-            return arrays(_read_zip(data, path))
-        return arrays(_read_legacy(data, path))
+            return arrays(_read_zip(data, path, classes))
+        return arrays(_read_legacy(data, path, classes))
     except READ_ERRORS as error:
         if isinstance(error, UserError):
             raise
         raise _broken(path, str(error)[:200]) from None
 
 
-def _read_zip(data: mmap.mmap, path) -> Any:
+def _read_zip(data: mmap.mmap, path, classes: Sequence[str]) -> Any:
     members = _members(data, path)
     root = next((name[: -len("data.pkl")] for name in members if name.endswith("data.pkl")), None)
     if root is None:
@@ -68,7 +70,7 @@ def _read_zip(data: mmap.mmap, path) -> Any:
             storages[key, dtype] = _storage(dtype, count, members[f"{root}data/{key}"], key)
         return storages[key, dtype]
 
-    machine = PickleMachine(str(path), allowed_names(), persistent)
+    machine = PickleMachine(str(path), allowed_names(classes), persistent)
     return machine.run(io.BytesIO(members[f"{root}data.pkl"]))
 
 
@@ -149,7 +151,7 @@ class _Stream:
         return True
 
 
-def _read_legacy(data: mmap.mmap, path) -> Any:
+def _read_legacy(data: mmap.mmap, path, classes: Sequence[str]) -> Any:
     storages: dict[str, Storage] = {}
     views: dict[str, tuple[Storage, Storage, int]] = {}
 
@@ -161,7 +163,7 @@ def _read_legacy(data: mmap.mmap, path) -> Any:
         return root if view is None else _legacy_view(root, view, views)
 
     def run() -> Any:
-        return PickleMachine(str(path), allowed_names(), persistent).run(data)
+        return PickleMachine(str(path), allowed_names(classes), persistent).run(data)
 
     if data[:1] != b"\x80" or run() != LEGACY_MAGIC:
         raise UserError(f"{path} is neither a safetensors nor a torch file; check what it is")

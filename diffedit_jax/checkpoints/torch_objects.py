@@ -5,6 +5,7 @@ Source: torch/_utils.py (_rebuild_tensor_v2, _rebuild_parameter), torch/serializ
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ml_dtypes
@@ -152,8 +153,10 @@ def _set(items=()) -> frozenset:
     return frozenset(items)
 
 
-def allowed_names() -> dict[str, Global]:
+def allowed_names(classes: Sequence[str] = ()) -> dict[str, Global]:
     """Every name that may appear in a checkpoint, with what answers a call of it.
+
+    Objects of `classes` are kept as their fields, like those of HARMLESS.
 
     Storage types and dtypes carry a numpy dtype in `build`; calling them is refused, since a
     dtype is not something that a checkpoint calls.
@@ -170,7 +173,7 @@ def allowed_names() -> dict[str, Global]:
     }
     kinds = {f"torch.{name}": np.dtype(kind) for name, kind in {**STORAGES, **SCALAR_TYPES}.items()}
     kinds["torch.storage.UntypedStorage"] = np.dtype(np.uint8)
-    harmless = dict.fromkeys(HARMLESS)
+    harmless = dict.fromkeys((*HARMLESS, *classes))
     return {name: Global(name, build) for name, build in {**functions, **kinds, **harmless}.items()}
 
 

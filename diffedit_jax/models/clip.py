@@ -271,6 +271,10 @@ class CLIPVision(nn.Module):
             more["projected"] = self.visual_projection(pooled)
         return states[-1], more
 
+    def projected(self, tokens: Tokens) -> Float[Array, "n tokens p"]:
+        """Tokens of the last state where pictures and texts meet: visual_projection(norm x)."""
+        return self.visual_projection(self.post_layernorm(tokens))
+
 
 def _encoder(tower: CLIPText | CLIPVision, compute: Compute) -> ClipEncoder:
     return ClipEncoder(
