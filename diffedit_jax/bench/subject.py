@@ -4,6 +4,8 @@ python -m diffedit_jax.bench.subject pictures koala --count 4          # trainin
 python -m diffedit_jax.bench.subject judge koala --word "<new>" --kind panda --embedding FILE
 
 Only for objects of the emoji world that no training ever saw; read by the judge, which knows them.
+PRES and DIV are DreamBooth's figures (Ruiz et al. 2023, section 4.3) for how the class drifts, with
+the embedded CLIP in DINO's place: it knows this world, DINO does not.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from ..errors import UserError
 from ..scenes import Scene, place, render, world
 
 SHOWN = (("white", "plain"), ("yellow", "plain"), ("purple", "striped"), ("green", "dotted"))
+
+
+ALIKE = 16  # pictures of one sentence whose distances are DIV
 
 
 def subject_scenes(name: str, count: int, seed: int = 0) -> list[Scene]:
@@ -70,6 +75,32 @@ def judged(model, name: str, word: str, kind: str, count: int, seed: int, guidan
     return rates | {"pictures": pictures}
 
 
+def drift(model, name: str, kind: str, drawn: np.ndarray, seed: int, guidance: float) -> dict:
+    """How far the class became the subject, and how alike its pictures are.
+
+    PRES: mean cosine of CLIP embeddings between the drawn class and renders of the subject on the
+    same backgrounds (lower is better). DIV: mean LPIPS between pictures of one sentence
+    (higher is better), where LPIPS' weights are on this machine.
+
+    Args:
+      drawn: the class on `new_grounds`, in their order, uint8 [n, 64, 64, 3].
+    """
+    from ..api import generate
+    from ..metrics import load_clip
+    from ..metrics.subject import diversity, subject_fidelity
+    from .edit_measures import optional_lpips
+
+    grounds = itertools.islice(itertools.cycle(new_grounds(name)), len(drawn))
+    real = np.stack([render(Scene((place(name, None, "centre"),), *ground)) for ground in grounds])
+    clip = load_clip()
+    found = {"PRES": float(subject_fidelity(clip.pictures(drawn), clip.pictures(real)))}
+    if optional_lpips()[0]:
+        one = [sentence(kind, *new_grounds(name)[0])] * ALIKE
+        seeds = list(range(seed, seed + ALIKE))
+        found["DIV"] = float(diversity(generate(model, one, seed=seeds, guidance=guidance).image))
+    return found
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Write pictures, or print rates with 95 % intervals and save a sheet of the drawn pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -107,6 +138,10 @@ def _judge(found) -> None:
     for name, hits in rates.items():
         low, high = wilson(int(hits.sum()), len(hits))
         print(f"{name:32} {hits.mean():.2f}  [{low:.2f}, {high:.2f}]  n = {len(hits)}")
+    for name, value in drift(
+        model, found.name, kind, pictures["class"], found.seed, found.guidance
+    ).items():
+        print(f"{name:32} {value:.3f}")
     found.out.mkdir(parents=True, exist_ok=True)
     for who, drawn in pictures.items():
         rows = [np.concatenate(list(drawn[k : k + 8]), 1) for k in range(0, len(drawn) - 7, 8)]
