@@ -2,6 +2,7 @@
 
 base.json {"base": name or path of the other model}; unet/config.json and a weight file with the
 changed tensors, and the same for other networks; defaults.json if it recommends other numbers.
+With an image_encoder/ the model is told by pictures, and its base's text encoders are left out.
 """
 
 from pathlib import Path
@@ -43,4 +44,14 @@ def lay_over(parts: Parts, folder: Path) -> None:
         )
         parts.weights[name] = {**parts.weights.get(name, {}), **own}
         parts.configs[name] = read_json(folder / name / "config.json")
+    if "image_encoder" in changed:
+        _leave_out_texts(parts)
     parts.defaults = read_defaults(folder) or parts.defaults
+
+
+def _leave_out_texts(parts: Parts) -> None:
+    """A model that is told by pictures has no use for the text encoders of its base."""
+    for name in [name for name in parts.configs if name.startswith("text_encoder")]:
+        parts.weights.pop(name, None)
+        parts.configs.pop(name)
+    parts.tokenizers = []

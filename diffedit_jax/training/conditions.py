@@ -71,3 +71,42 @@ def instruct_condition(text: Any, *, drop: float, empty: Int[Any, "tokens"]) -> 
         return Cond(text=read(text, params["text_encoder"], ids), channels=channels)
 
     return condition
+
+
+def example_condition(encoder: Any, *, drop: float, together: int = 0) -> Callable:
+    """(params, batch, key) -> Cond of an example picture and of the picture without its hole.
+
+    Batch: "shown" [n, s, s, 3] examples prepared for CLIP, "masked" and "masked_deviation"
+    [n, h, w, c] of the latent to be drawn, scaled, and "keep" [n, h, w, 1], 1 where the picture is
+    shown; "dropped" [n] bool, if it is there, is not drawn. An example that is dropped is the
+    learned vector. Channels: [masked latent | keep].
+
+    Args:
+      encoder: models.Exemplar; its parameters are params["exemplar"].
+      drop: share of the examples that are dropped.
+      together: so many rows share one draw; 0: the whole batch, as in the original, where a batch
+        is what one device holds.
+
+    Source: Yang et al. 2022, section 3.4; Fantasy-Studio/Paint-by-Example
+    ldm/models/diffusion/ddpm.py get_input, u_cond_percent.
+    """
+
+    def condition(params, batch, key):
+        keys, shown = jax.random.split(key), batch["shown"]
+        told = encoder.apply({"params": params["exemplar"]}, shown)
+        dropped = batch.get("dropped")
+        if dropped is None:
+            dropped = drawn_together(keys[0], len(shown), drop, together)
+        null = params["exemplar"]["uncond_vector"].astype(told.dtype)
+        text = jnp.where(dropped[:, None, None], null, told)
+        noise = jax.random.normal(keys[1], batch["masked"].shape)
+        hidden = batch["masked"] + batch["masked_deviation"] * noise
+        return Cond(text=text, channels=jnp.concatenate([hidden, batch["keep"]], axis=-1))
+
+    return condition
+
+
+def drawn_together(key: Any, count: int, share: float, together: int) -> Bool[Array, "n"]:
+    """`count` Bernoulli draws of which `together` neighbours agree; 0: all of them."""
+    rows = together or count
+    return jnp.repeat(jax.random.bernoulli(key, share, (-(-count // rows),)), rows)[:count]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from jax.sharding import PartitionSpec
@@ -34,6 +34,7 @@ class Task:
       selection: what is trained.
       condition: (params, batch, key) -> Cond, or whatever the objective takes.
       rules: (pattern over the "/"-joined path, PartitionSpec over data, fsdp, tensor), first match.
+      limits: {name in a batch: n}, numbers that look something up and lie in 0 .. n - 1.
     """
 
     name: str
@@ -42,3 +43,4 @@ class Task:
     selection: Selection
     condition: Callable = lambda params, batch, key: None
     rules: tuple[tuple[str, PartitionSpec], ...] = ()
+    limits: Mapping[str, int] = dataclasses.field(default_factory=dict)

@@ -11,6 +11,7 @@ from diffedit_jax.checkpoints.load import export
 from diffedit_jax.checkpoints.write import write_safetensors
 from diffedit_jax.errors import UserError
 from diffedit_jax.training.tasks.instruct_pix2pix import widened
+from diffedit_jax.training.tasks.paint_by_example import by_example
 from tests.golden_models import GOLDEN
 
 BASE = GOLDEN / "12_pipelines" / "sd1"
@@ -48,3 +49,20 @@ def test_an_overlay_that_fits_no_base_or_changes_nothing_is_refused(folder):
     (folder / "unet" / "config.json").unlink()
     with pytest.raises(UserError, match="no unet/"):
         load(folder)
+
+
+def test_an_overlay_with_an_image_encoder_is_told_by_pictures(tmp_path):
+    wide = by_example(load(BASE), "emoji", seed=0)
+    parts = {"unet": {"conv_in.weight": export(wide.denoiser.params)["conv_in.weight"]},
+             "image_encoder": export(wide.exemplar.params)}  # fmt: skip
+    files = {"unet": "diffusion_pytorch_model.safetensors", "image_encoder": "model.safetensors"}
+    for name, tensors in parts.items():
+        (tmp_path / name).mkdir()
+        write_safetensors(tmp_path / name / files[name], tensors)
+        (tmp_path / name / "config.json").write_text(json.dumps(wide.configs[name]))
+    (tmp_path / "base.json").write_text(json.dumps({"base": str(BASE)}))
+    found = load(tmp_path)
+    assert found.in_channels == 9 and not found.texts and not found.tokenizers
+    assert found.configs.keys() == wide.configs.keys()
+    jax.tree.map(np.testing.assert_array_equal, found.exemplar.params, wide.exemplar.params)
+    jax.tree.map(np.testing.assert_array_equal, found.denoiser.params, wide.denoiser.params)

@@ -2,55 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Array, Float
 
 from ...bundles import save
-from ...errors import UserError
 from ..conditions import instruct_condition
 from ..pairs import Pairs, folder_pairs, rendered_pairs
 from ..selections import Paths
 from ..sharding import NETWORK_RULES
 from ..task import Task
-from .shared import frozen, objective_of
+from .shared import frozen, limits_of, objective_of, with_channels
 
 
 def widened(model: Any) -> Any:
     """The model with as many channels again for a picture to be edited, ignored at first.
 
-    conv_in: the first kernels and the bias are copied, the new kernels are zero. A model with the
-    channels already is returned as it is, and training goes on.
+    A model with the channels already is returned as it is, and training goes on.
     Source: Brooks et al. 2023, section 3.2; timothybrooks/instruct-pix2pix ddpm_edit.py
     init_from_ckpt (diffusers' script leaves the bias random).
     """
-    channels = model.latent_channels
-    if model.in_channels == 2 * channels:
-        return model
-    if model.in_channels != channels:
-        raise UserError(
-            f"instruct_pix2pix cannot start from a UNet of {model.in_channels} channels"
-        )
-    network, configs = model.denoiser, model.configs
-    module = network.module.clone(in_channels=2 * channels)
-    first = network.params["conv_in"]
-    kernel = widened_kernel(first["kernel"], channels)
-    params = {**network.params, "conv_in": {**first, "kernel": kernel}}
-    configs["unet"] = {**configs["unet"], "in_channels": 2 * channels}
-    return model.replace(
-        denoiser=network.replace(params=params, module=module),
-        configs_json=json.dumps(configs, sort_keys=True),
-    )
-
-
-def widened_kernel(kernel: Float[Array, "kh kw c d"], more: int) -> Float[Array, "kh kw e d"]:
-    """The kernel with `more` input channels, all zero, behind its own."""
-    return jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))
+    return with_channels(model, model.latent_channels, "instruct_pix2pix")
 
 
 def instruct_task(model: Any, config: Any) -> Task:
@@ -63,7 +38,7 @@ def instruct_task(model: Any, config: Any) -> Task:
     condition = instruct_condition(model.texts[0].module, drop=config.drop, empty=empty)
     return Task(
         "instruct_pix2pix", frozen(model), objective_of(model, config), Paths(config.trained),
-        condition, NETWORK_RULES,
+        condition, NETWORK_RULES, limits_of(model),
     )  # fmt: skip
 
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...errors import UserError
 from .. import objectives
 
 
 def frozen(model: Any) -> dict:
     """The networks that take part in training: {"unet", "text_encoder"}."""
     return {"unet": model.denoiser.params, "text_encoder": model.texts[0].params}
+
+
+def limits_of(model: Any) -> dict[str, int]:
+    """What a batch's token ids and timesteps look up: {"ids": words, "t": timesteps}."""
+    return {"ids": model.texts[0].module.vocab_size, "t": model.schedule.train_steps}
 
 
 def objective_of(model: Any, config: Any) -> Any:
@@ -31,3 +41,31 @@ def objective_of(model: Any, config: Any) -> Any:
 def learned(state: Any) -> Any:
     """What a run has learned: the average if it keeps one."""
     return state.trained if state.average is None else state.average
+
+
+def with_channels(model: Any, more: int, task: str) -> Any:
+    """The model whose UNet takes `more` further channels, ignored at first.
+
+    conv_in: the first kernels and the bias are copied, the new kernels are zero. A model with the
+    channels already is returned as it is, and training goes on.
+    """
+    channels = model.latent_channels
+    if model.in_channels == channels + more:
+        return model
+    if model.in_channels != channels:
+        raise UserError(f"{task} cannot start from a UNet of {model.in_channels} channels")
+    network, configs = model.denoiser, model.configs
+    module = network.module.clone(in_channels=channels + more)
+    first = network.params["conv_in"]
+    kernel = widened_kernel(first["kernel"], more)
+    params = {**network.params, "conv_in": {**first, "kernel": kernel}}
+    configs["unet"] = {**configs["unet"], "in_channels": channels + more}
+    return model.replace(
+        denoiser=network.replace(params=params, module=module),
+        configs_json=json.dumps(configs, sort_keys=True),
+    )
+
+
+def widened_kernel(kernel: Float[Array, "kh kw c d"], more: int) -> Float[Array, "kh kw e d"]:
+    """The kernel with `more` input channels, all zero, behind its own."""
+    return jnp.pad(kernel, ((0, 0), (0, 0), (0, more), (0, 0)))

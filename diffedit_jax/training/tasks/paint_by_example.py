@@ -1,0 +1,108 @@
+"""Paint by Example: a text-to-image model learns to fill a hole with what a picture shows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ...bundles.loading import ASSETS, EMBEDDED
+from ...bundles.stable_diffusion import Coder
+from ...checkpoints.clip_folder import read_clip
+from ...checkpoints.load import load
+from ...errors import UserError
+from ...models import Exemplar
+from ..boxed_pictures import boxed_files, picture_examples
+from ..boxed_scenes import scene_examples
+from ..conditions import example_condition
+from ..examples import Examples, prepared
+from ..selections import Paths
+from ..sharding import NETWORK_RULES
+from ..task import Task
+from .instruct_pix2pix import with_unet
+from .shared import objective_of, with_channels
+
+_MORE = 5  # channels: the latent of the picture without its hole, and the mask
+
+
+def by_example(model: Any, clip: str | Path, seed: int) -> Any:
+    """The model with an encoder of example pictures in place of its text encoder.
+
+    The encoder is CLIP's image tower and a new mapper; the UNet takes five more channels, ignored
+    at first. A model that is told by examples already is returned as it is, and training goes on.
+
+    Args:
+      clip: "emoji", or whatever `read_clip` takes.
+      seed: of the mapper and of the learned vector that stands for no example.
+
+    Raises: UserError for a UNet of other channels.
+    Source: Yang et al. 2022, section 3.2.
+    """
+    if model.exemplar is not None:
+        return model
+    if model.in_channels != model.latent_channels:
+        raise UserError(
+            f"paint_by_example cannot start from a UNet of {model.in_channels} channels"
+        )
+    wide = with_channels(model, _MORE, "paint_by_example")
+    encoder, config = new_encoder(clip, wide.denoiser.module.context_width, seed)
+    configs = {k: v for k, v in wide.configs.items() if not k.startswith("text_encoder")}
+    configs["image_encoder"] = config
+    return wide.replace(
+        texts=(), tokenizers=(), exemplar=encoder, configs_json=json.dumps(configs, sort_keys=True)
+    )
+
+
+def new_encoder(clip: str | Path, width: int, seed: int) -> tuple[Coder, dict]:
+    """(the encoder with CLIP's image tower and a random mapper, its config)."""
+    embedded = isinstance(clip, str) and clip in EMBEDDED
+    parts = read_clip(ASSETS / clip / "clip" if embedded else clip)
+    config = {**parts.config["vision_config"], "projection_dim": width}
+    module = Exemplar.from_config(config)
+    side = module.image_size
+    params = jax.jit(module.init)(jax.random.PRNGKey(seed), jax.numpy.zeros((1, side, side, 3)))
+    tower = {k: v for k, v in parts.vision.items() if k != "visual_projection.weight"}
+    seen = load(params["params"]["model"], tower, f"the image tower of {parts.where}")
+    return Coder(params={**params["params"], "model": seen}, module=module), config
+
+
+def example_task(model: Any, config: Any) -> Task:
+    """UNet, mapper and learned vector learn; autoencoder and CLIP stay as they are.
+
+    config: drop (share of the examples that are left out), together (rows that are left out
+    together), trained (pattern over the paths of parameters), and what `objective_of` reads.
+    """
+    params = {"unet": model.denoiser.params, "exemplar": model.exemplar.params}
+    condition = example_condition(model.exemplar.module, drop=config.drop, together=config.together)
+    return Task(
+        "paint_by_example", params, objective_of(model, config), Paths(config.trained), condition,
+        NETWORK_RULES, {"t": model.schedule.train_steps},
+    )  # fmt: skip
+
+
+def examples_of(model: Any, config: Any, data: Path | None, out: Path) -> Examples:
+    """Examples of a folder with boxes, or of rendered scenes where none is named.
+
+    config: examples (how many are drawn and encoded), seed, curved (share of holes that are no
+    boxes), jitter and margin (pixels), silhouettes (of rendered scenes).
+    """
+    shown = model.exemplar.module.image_size
+    ways = dict(shown=shown, curved=config.curved, jitter=config.jitter)
+    if data is None:
+        drawn = scene_examples(config.seed, silhouettes=config.silhouettes, **ways)
+    else:
+        drawn = picture_examples(
+            boxed_files(data), config.seed, size=model.size, margin=config.margin, **ways
+        )
+    return prepared(model, drawn, config.examples, out / "examples")
+
+
+def with_trained(model: Any, trained: Any) -> Any:
+    """The model with what was trained."""
+    done = with_unet(model, trained)
+    new = flatten_dict(jax.device_get(trained["exemplar"]))
+    params = unflatten_dict(flatten_dict(model.exemplar.params) | new)
+    return done.replace(exemplar=model.exemplar.replace(params=params))
