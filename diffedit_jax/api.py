@@ -16,7 +16,7 @@ from .methods.registry import Method, find
 from .notices import listening
 
 _TEXTS = ("prompt", "negative", "source")  # parameters that are one text per picture
-_FILES = ("mask", "example")  # parameters that are pictures
+_FILES = ("mask", "example", "style")  # parameters that are pictures or other files
 _OF_A_BATCH = ("noise",)  # arrays that belong to the whole batch
 
 
@@ -115,7 +115,8 @@ def edit(model, image, method: str, *, mask=None, example=None, size: int | None
     with listening() as heard:
         edited = known.function(model, pixels.astype(np.float32) / 127.5 - 1, watch=watch, **chosen)
     out = [f.restore(e, original=original_size) for f, e in zip(frames, edited, strict=True)]
-    inputs = {"image": pictures, "mask": masks, "example": chosen.get("example")}
+    files = {name: chosen.get(name) for name in ("example", "style")}
+    inputs = {"image": pictures, "mask": masks, **files}
     chosen = {k: v for k, v in chosen.items() if k not in _FILES}
     shared = {**chosen, "size": size, "original_size": original_size}
     notices = [n for p in pictures for n in p.notices] + _told(model, chosen) + heard

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import diffedit_jax as de
-from tests.golden_models import exemplar_folder
+from tests.golden_models import exemplar_folder, style_file
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / "configs").glob("*.py"))
 TINY = pathlib.Path(__file__).parent / "golden" / "latent" / "12_pipelines"
@@ -51,6 +51,9 @@ def test_a_methods_config_runs_for_two_steps(method_config, tmp_path):
     mask = np.zeros((32, 32), np.float32)
     mask[8:24, 8:24] = 1
     told = dict(prompt="a dog on a boat", source="a cat on a boat", example=picture[:9])
+    if "style" in known.parameters:
+        told |= dict(prompt="a dog in *", style=style_file(tmp_path / "style.safetensors"))
+        told.pop("example")  # the file holds what the painting said
     given = {
         **method_config,
         **{k: v for k, v in told.items() if k in known.parameters},

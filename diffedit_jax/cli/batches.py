@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import api, images
+from ..checkpoints.style_file import read_style
 from .jobs import Job
 
 
@@ -31,6 +32,8 @@ def checked_inputs(job: Job) -> tuple[int, int] | None:
     for name, path in job.own.items():
         if name == "example":
             images.read_example(path)
+        if name == "style":
+            read_style(path)
     if job.image is None:
         return None
     size = images.read(job.image).pixels.shape[:2]

@@ -16,7 +16,7 @@ from .values import checked_prompt, checked_seed, parameter, parameters_of
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 TEXTS = ("prompt", "source", "negative")
-FILES = ("mask", "example")
+FILES = ("mask", "example", "style")
 MIN_SIDE, MAX_SIDE = 8, 16_384  # pixels
 _KNOBS = ("steps", "guidance", "strength", "solver")
 

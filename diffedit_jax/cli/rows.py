@@ -12,7 +12,7 @@ from ..errors import UserError
 
 _MAX_BYTES = 64 << 20
 _MAX_ROWS = 100_000
-_PATHS = ("image", "mask", "example")  # relative to the list's own folder
+_PATHS = ("image", "mask", "example", "style")  # relative to the list's own folder
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

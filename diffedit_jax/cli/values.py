@@ -11,7 +11,7 @@ from ..methods.registry import Method
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True,
           "false": False, "no": False, "off": False, "0": False}  # fmt: skip
-_GIVEN_ELSEWHERE = ("mask", "example", "noise")
+_GIVEN_ELSEWHERE = ("mask", "example", "style", "noise")
 _MAX_PROMPT = 8_000  # characters; a tokenizer sees 77 tokens of it
 
 

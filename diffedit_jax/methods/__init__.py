@@ -13,6 +13,7 @@ from .direct_inversion import direct_inversion
 from .edict import edict
 from .generate import generate
 from .inpaint import inpaint
+from .inst import inst
 from .instruct_pix2pix import instruct_pix2pix
 from .negative_prompt import negative_prompt
 from .null_text import null_text

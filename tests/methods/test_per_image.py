@@ -17,6 +17,7 @@ PAIRS = dict(
     cross_replace_steps=[0.8, "0.5, dog=0.2"], self_replace_steps=[0.4, "0.1:0.9"],
     equalizer=["dog=2", None], blend_words=["cat dog", "mat"], blend_without=["on", None],
     blend_start=[0.2, 0.5], blend_threshold=[0.3, 0.6], blend_without_threshold=[0.9, 0.5],
+    adain=[0.2, 0.9],
 )  # fmt: skip
 NAMES = [name for name, m in de.methods().items() if 4 in m.channels]
 
@@ -37,6 +38,8 @@ def run(name, count, **given):
                 posterior="mean", height=6, width=6) | texts | given  # fmt: skip
     if name in ("prompt_to_prompt", "pnp_inversion"):
         rest |= dict(height=None, width=None)
+    if name == "inst":
+        rest |= dict(style="toy", prompt=["a dog on *"] * count)
     known = {k: v for k, v in rest.items() if k in method.parameters}
     images = None if method.start == "noise" else np.repeat(a_picture(), count, axis=0)
     return method.function(toy(), images, **method.complete(known))

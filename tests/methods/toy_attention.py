@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -28,6 +29,9 @@ class Words:
                 ids.append(3 + zlib.crc32(text[a:b].lower().encode()) % 900)
                 spans.append((a, b))
         return [*ids[: TOKENS - 1], 2], [*spans[: TOKENS - 1], (0, 0)]
+
+    def token(self, word):
+        return self.spans(word)[0][1]
 
 
 class Looking(struct.PyTreeNode):
@@ -72,6 +76,14 @@ class Toy(struct.PyTreeNode):
         ids = jnp.asarray([i + [0] * (TOKENS - len(i)) for i in ids])
         place = 0.3 * jnp.sin(jnp.arange(TOKENS)[:, None] * (1 + jnp.arange(HEADS * WIDTH)))
         return Cond(text=self.table[ids] + place)
+
+    def learned_style(self, path):
+        mean, deviation = jnp.asarray([0.3, 0.0, -0.3]), jnp.asarray([0.5, 1.0, 0.2])
+        vector = jnp.linspace(-1, 1, HEADS * WIDTH)
+        return SimpleNamespace(word="*", vector=vector, mean=mean, deviation=deviation)
+
+    def styled(self, prompts, words, vectors):
+        return Cond(text=self.condition(prompts).text + vectors[:, None])
 
     def latent_shape(self, height, width):
         return height, width, 3
