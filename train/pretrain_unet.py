@@ -70,7 +70,8 @@ def make_task(config, unet, text, params, empty):
         unet, kind=config.scheduler.prediction_type, schedule=Schedule(), times=times
     )  # Stable Diffusion's schedule, as the scheduler config says
     condition = text_condition(text, drop=config.drop, empty=jnp.asarray(empty))
-    return Task("pretrain_unet", params, objective, Everything(), condition, NETWORK_RULES)
+    limits = {"ids": text.vocab_size, "t": Schedule().train_steps}
+    return Task("pretrain_unet", params, objective, Everything(), condition, NETWORK_RULES, limits)
 
 
 def main():

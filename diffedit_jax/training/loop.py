@@ -16,6 +16,7 @@ from .frozen import place_frozen
 from .optimisers import make_optimiser
 from .peak import peak_of, step_flops
 from .preemption import stopping
+from .ranges import check_ranges
 from .report import Meter, Report
 from .settings import complete, lasting
 from .sharding import make_mesh, spread
@@ -51,7 +52,8 @@ def fit(
       the final state, which is saved too.
     Raises:
       NotFiniteError: `patience` batches in a row were not finite; the checkpoints are good.
-      UserError: settings that do not exist or do not fit, a folder of another run or in use.
+      UserError: settings that do not exist or do not fit, a folder of another run or in use, a
+        number in a batch outside the task's `limits`.
     """
     config, folder = complete(config), Path(folder)
     mesh = make_mesh(config.mesh) if mesh is None else mesh
@@ -117,7 +119,9 @@ class _Run:
     def _steps(self, step, state, params, start) -> TrainState:
         k, total = start, self.config.steps * self.config.accumulate
         while k < total:
-            self.batch = spread(self.data.next(), self.mesh)
+            batch = self.data.next()
+            check_ranges(batch, self.task.limits, k)
+            self.batch = spread(batch, self.mesh)
             state, metrics = step(state, params, self.batch)
             k += 1
             self.report.take(k, metrics)

@@ -20,7 +20,7 @@ from ..sharding import NETWORK_RULES
 from ..subject import latents_of, read_subject, sentences, subject_batches
 from ..task import Task
 from ..words import rare_words
-from .shared import frozen, objective_of
+from .shared import frozen, limits_of, objective_of
 
 _TABLE = ("embeddings", "token_embedding", "embedding")
 
@@ -63,7 +63,8 @@ def _task(name, model, config, selection):
         raise UserError(f"{name} is for models with one text encoder, not for SDXL")
     condition = text_condition(model.texts[0].module)
     objective = objective_of(model, config)
-    return Task(name, frozen(model), objective, selection, condition, NETWORK_RULES)
+    about = (objective, selection, condition, NETWORK_RULES, limits_of(model))
+    return Task(name, frozen(model), *about)
 
 
 def dreambooth_batches(

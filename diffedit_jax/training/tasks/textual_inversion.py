@@ -17,7 +17,7 @@ from ..selections import NewRows
 from ..subject import read_subject, subject_batches
 from ..task import Task
 from ..words import in_use, single_token, without
-from .shared import frozen, objective_of
+from .shared import frozen, limits_of, objective_of
 
 
 def with_word(model: Any, word: str, vectors: int) -> tuple[Any, tuple[int, ...]]:
@@ -42,8 +42,9 @@ def inversion_task(model: Any, config: Any, rows: tuple[int, ...]) -> Task:
     selection = NewRows(rows, tuple(words), compat=config.compat)
     condition = text_condition(model.texts[0].module)
     return Task(
-        "textual_inversion", frozen(model), objective_of(model, config), selection, condition
-    )
+        "textual_inversion", frozen(model), objective_of(model, config), selection, condition,
+        limits=limits_of(model),
+    )  # fmt: skip
 
 
 def inversion_batches(
