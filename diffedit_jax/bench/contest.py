@@ -87,11 +87,16 @@ class Contestant:
         raise UserError(f"bench: {self.entry.title} ended with code {code}; its message is above")
 
 
-def contest(entries: Sequence[Entry], turns: int) -> list[Times]:
+def contest(entries: Sequence[Entry], turns: int, *, apart: bool = False) -> list[Times]:
     """Starts all entries, then lets each run once per turn, in order.
 
+    Args:
+      apart: each entry is there alone, for all its turns: for programs whose memory does not fit
+        beside that of another.
     Errors: UserError when an entry cannot start or breaks off.
     """
+    if apart:
+        return [times for entry in entries for times in contest([entry], turns)]
     there: dict[tuple, Contestant] = {}
     try:
         for entry in entries:

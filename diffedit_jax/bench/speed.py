@@ -4,6 +4,7 @@ unet: one forward pass of Stable Diffusion 1.5's UNet, same weights for everybod
 edit: the whole command with the embedded model, compiled programs on disk, and its parts.
 methods: every method, and what diffusers has of it (image-to-image, inpainting, DiffEdit,
 InstructPix2Pix, Paint by Example), same model, steps and solver.
+train: one step of DreamBooth, the whole UNet, against a torch script's step on the same batch.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from .contest import Entry, Times, contest
 from .edit_time import edit_time
 from .method_entry import entries as method_entries
 from .method_entry import evaluations
+from .random_model import FOLDER, write_random_model
+from .train_entry import entries as train_entries
 
-WHAT = ("unet", "edit", "methods")
+WHAT = ("unet", "edit", "methods", "train")
 
 
 def torch_is_here() -> bool:
@@ -139,6 +142,31 @@ def methods(options: argparse.Namespace) -> dict[str, Any]:
     return {"methods": rows, "left_out": left_out}
 
 
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    """The contest of training steps: images per second, and how far the losses lie apart."""
+    large = options.model == FOLDER
+    batch = options.train_batch or (1 if large else 16)
+    with tempfile.TemporaryDirectory() as folder:
+        if large:
+            write_random_model(Path(folder) / FOLDER)
+        model = str(Path(folder) / FOLDER) if large else options.model
+        entries = train_entries(model, batch, options.threads, torch_is_here())
+        times = contest(entries, options.repeats, apart=large)
+    print(f"\nDreamBooth step, {options.model}, batch {batch}, {options.threads} cores, "
+          f"{options.repeats} turns{', one after the other' * large}")  # fmt: skip
+    print(times_table(times))
+    print("images per second: " + ", ".join(f"{t.title} {batch / t.median:.3g}" for t in times))
+    found: dict[str, Any] = {"times": [_plain(t) for t in times], "batch": batch}
+    if len(times) > 1:
+        theirs, ours = (np.array(t.facts["losses"]) for t in times)
+        found["apart"] = [float(d) for d in np.abs(ours - theirs) / theirs]
+        print("losses of the first step and the second differ by {:.1e} and {:.1e}".format(
+            *found["apart"]))  # fmt: skip
+    else:
+        print("left out: torch (install torch and diffusers to compare)")
+    return found
+
+
 def _method_row(ours: Times, theirs: Times | None, calls: int, width: int) -> dict[str, Any]:
     row = {"method": ours.title, "calls": calls, "rows": width, "seconds": ours.median,
            "ms_per_row": 1e3 * ours.median / (calls * width)}  # fmt: skip
@@ -164,7 +192,7 @@ def _arguments(args: list[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--what", default=",".join(WHAT), help="any of unet,edit,methods")
+    parser.add_argument("--what", default=",".join(WHAT), help="any of unet,edit,methods,train")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each entry")
     parser.add_argument("--threads", type=int, default=2, help="cores for everybody")
     parser.add_argument("--kinds", default="float32,bfloat16", help="types of the UNets")
@@ -177,8 +205,10 @@ def _arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model",
         default="emoji",
-        help="of edit and methods; sd15: random weights of SD 1.5's shapes",
+        help="of edit, methods, train; sd15: random weights of SD 1.5's shapes",
     )
+    parser.add_argument("--train-batch", type=int, default=0, metavar="N",
+                        help="pictures of a training step (16; 1 of sd15)")  # fmt: skip
     parser.add_argument("--methods", default="", metavar="A,B", help="only these methods")
     parser.add_argument("--steps", type=int, default=20, help="of edit and methods")
     parser.add_argument("--json", type=Path, help="file for all numbers")
@@ -187,13 +217,13 @@ def _arguments(args: list[str]) -> argparse.Namespace:
 
 def main(args: list[str]) -> int:
     """Measures and prints; 2 on a user's mistake."""
-    options = _arguments(args)
+    options, runs = _arguments(args), dict(unet=unet, edit=edit, methods=methods, train=train)
     found = {}
     try:
         for name in options.what.split(","):
             if name not in WHAT:
                 raise UserError(f"--what knows {', '.join(WHAT)}, not {name!r}")
-            found[name] = {"unet": unet, "edit": edit, "methods": methods}[name](options)
+            found[name] = runs[name](options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

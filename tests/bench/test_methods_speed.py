@@ -8,15 +8,7 @@ import pytest
 import diffedit_jax as de
 from diffedit_jax.bench import method_entry, random_model, speed, unet_entry
 
-TINY_VAE = {
-    **random_model.VAE,
-    "block_out_channels": [16, 32],
-    "norm_num_groups": 8,
-    "layers_per_block": 1,
-    "down_block_types": ["DownEncoderBlock2D"] * 2,
-    "up_block_types": ["UpDecoderBlock2D"] * 2,
-    "sample_size": 32,
-}
+from .tiny import TINY_VAE
 
 
 @pytest.mark.parametrize("name", sorted(set(de.methods()) - {"inst"}))  # it needs a trained style

@@ -5,9 +5,11 @@ import pathlib
 
 import pytest
 
-from diffedit_jax.bench import contest, edit_time, parts, speed, unet_entry
+from diffedit_jax.bench import contest, edit_time, parts, random_model, speed, unet_entry
 from diffedit_jax.errors import UserError
 from diffedit_jax.models import UNet
+
+from .tiny import TINY_VAE
 
 HERE = {"PYTHONPATH": f"{pathlib.Path(__file__).parent}:{pathlib.Path(__file__).parents[2]}"}
 
@@ -64,3 +66,27 @@ def test_contest_of_networks_on_the_same_weights(tmp_path, capsys):
     assert [t["title"] for t in found["times"]] == ["torch float32", "ours float32"]
     assert found["differences"]["ours float32"] < 2e-5
     assert "ratio" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_contest_of_training_steps_on_the_same_batch(tmp_path, capsys):
+    """Half subject, half class; the loss after one update says that the updates are the same."""
+    pytest.importorskip("diffusers")
+    folder, out = tmp_path / "model", tmp_path / "speed.json"
+    random_model.write_random_model(folder, unet=unet_entry.SMALL, vae=TINY_VAE)
+    words = ["--model", str(folder), "--train-batch", "2", "--repeats", "2", "--json", str(out)]
+    assert speed.main(["--what", "train", *words]) == 0
+    found = json.loads(out.read_text())["train"]
+    assert [t["title"] for t in found["times"]] == ["torch", "ours"] and found["batch"] == 2
+    first, second = (t["facts"]["losses"] for t in found["times"])
+    assert max(found["apart"]) < 1e-4 and first[0] != first[1] and second[0] != second[1]
+    said = capsys.readouterr().out
+    assert "ratio" in said and "images per second: torch" in said
+
+
+def test_entries_that_do_not_fit_beside_each_other_run_apart():
+    names = ("quick", "slow")
+    entries = [contest.Entry(name, "turns", (), HERE, name) for name in names]
+    times = contest.contest(entries, 2, apart=True)
+    assert [t.title for t in times] == list(names)
+    assert times[0].median < 0.05 <= times[1].median
