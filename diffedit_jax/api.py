@@ -103,9 +103,7 @@ def edit(model, image, method: str, *, mask=None, example=None, size: int | None
         parameters["example"] = [picture_files.read_example(e) for e in _listed(example, 3)]
     order, chosen = _paired(known, _with_defaults(known, model, parameters), len(pictures), every)
     pictures = [pictures[i] for i in order]
-    frames = picture_files.common_frames(
-        [p.pixels.shape for p in pictures], size or model.size, model.size // 8
-    )
+    frames = _frames(known, model, pictures, chosen, size, original_size)
     if masks:
         chosen["mask"] = np.stack(
             [f.apply_mask(_read_mask(known, m, p.pixels.shape[:2]))
@@ -153,6 +151,16 @@ def _drawn(known: Method, model, parameters: dict, every: bool, watch, **unusabl
     with listening() as heard:
         out = list(known.function(model, None, watch=watch, **chosen))
     return _result(known, model, out, {}, chosen, _told(model, chosen) + heard, single)
+
+
+def _frames(known: Method, model, pictures, chosen: dict, size, original_size: bool) -> list:
+    """Where the pictures sit on one canvas, as the method wants it."""
+    cut = known.cuts(chosen)
+    if cut and original_size:
+        raise UserError("what the official rule cuts away cannot come back; leave the original "
+                        "size or compat out")  # fmt: skip
+    sizes = [p.pixels.shape for p in pictures]
+    return picture_files.common_frames(sizes, size or model.size, model.size // 8, cut)
 
 
 def _with_defaults(known: Method, model, given: dict) -> dict:

@@ -111,6 +111,8 @@ def checked_axes(known: Method, over: Mapping[str, Sequence], given: Mapping) ->
         raise UserError("a sweep needs at least one parameter with values")
     if count > MOST:
         raise UserError(f"the sweep has {count:,} cells; at most {MOST} are run")
+    if len({known.cuts({**given, **cell}) for cell in cells_of(axes)}) > 1:
+        raise UserError("pictures that are cut and pictures that are not do not fit one sheet")
     return tuple(axes)
 
 

@@ -60,7 +60,7 @@ def canvas_of(job: Job, size: tuple[int, int] | None, model: Any) -> tuple[int, 
     if size is None:
         return None
     longest = job.rest.get("size") or model.size
-    return images.Frame.fit(size, longest, model.size // 8).canvas
+    return images.Frame.fit(size, longest, model.size // 8, job.method.cuts(job.rest)).canvas
 
 
 def run_batch(model: Any, batch: Batch, *, original_size: bool, watch) -> api.Result:

@@ -15,15 +15,17 @@ from ..errors import UserError
 from .cells import in_cells, in_pixels
 from .diffedit import diffedit_mask, softened
 from .inpaint import pasted
+from .painted import OWN, STARTS, painted
 from .prompt_to_prompt import named_inversion, walk_rows
 from .registry import Method, Parameter, find, methods
 from .starts import INVERSIONS, Inversion
 
-_ORDER = ("start", "edit", "mask")
+_ORDER = ("start", "edit", "mask", "example")
 _OF_THE_SEARCH = ("source", "maps", "mask_strength", "clip_ratio", "threshold", "dilate", "blur",
                   "paste", "compat")  # fmt: skip
 _OF_THE_FIRST = ("dilate", "paste", "compat")  # means another thing in another method
 _SEARCHED = (4, 8)  # input channels of the networks that a mask can be looked for with
+_TEXTS = ("source", "prompt", "negative")
 _NEVER = ("height", "width", "report")
 _OF_THE_START = ("solver", "spacing", "negative")  # an edit has them where its start has
 _WHY = {
@@ -47,6 +49,7 @@ class Roles(NamedTuple):
     start: Method | None
     edit: Method | None
     mask: Method | None
+    example: Method | None
 
     @property
     def named(self) -> list[Method]:
@@ -83,13 +86,15 @@ def combined(text: str) -> Method:
     function.__signature__ = inspect.Signature([_declared(p) for p in parameters])
     function.__doc__ = _documented(roles, parameters)
     paper = "; ".join(m.paper for m in roles.named)
-    channels = roles.lead.channels
+    channels = (roles.example or roles.lead).channels
     if roles.mask:
         channels = tuple(c for c in channels if c in _SEARCHED)
     known = {p.name for p in parameters}
     return Method(
         name, function, paper, "picture", channels, lambda p: _evaluations(roles, p), "chain",
-        tuple(k for k in sorted(known) if _is_per_image(roles, k)), absent=absent)  # fmt: skip
+        tuple(k for k in sorted(known) if _is_per_image(roles, k)),
+        told_by=(roles.example or roles.lead).told_by, absent=absent,
+        cuts=roles.lead.cuts)  # fmt: skip
 
 
 def _names(text: str) -> list[str]:
@@ -113,6 +118,8 @@ def _roles(named: list[Method]) -> Roles:
             raise UserError(f"{both} both say {_SAYS[method.role]}; name one of them")
         found[method.role] = method
     roles = Roles(*(found.get(role) for role in _ORDER))
+    if roles.example:
+        _check_example(roles)
     if roles.start and roles.edit and roles.inversion is None:
         raise UserError(f"{roles.start.name}+{roles.edit.name} cannot run: {roles.start.name} "
                         "finds no noise of the picture for a source row to start from")  # fmt: skip
@@ -125,7 +132,25 @@ _SAYS = {
     "start": "where the run begins",
     "edit": "what edits it",
     "mask": "which mask confines it",
+    "example": "what is painted into the hole",
 }
+_NO_EXAMPLE = {
+    "inpaint": "both say what the network sees of the hole",
+    "instruct_pix2pix": "their networks are different ones, of 8 and of 9 channels",
+    "null_text": "it fits null texts, and this network reads none",
+    "negative_prompt": "it puts the source's text in place of the null; this network reads none",
+    "pnp_inversion": "it is Prompt-to-Prompt, and this network reads no words",
+    "prompt_to_prompt": "it shares the attention of words, and this network reads none",
+    "diffedit": "it looks for a mask with two texts, and this network reads none; give a mask",
+}
+
+
+def _check_example(roles: Roles) -> None:
+    """Refuses what does not go with a network that is told by an example in a hole."""
+    for other in (roles.edit, roles.mask, roles.start):
+        if other and other.name not in STARTS:
+            why = _NO_EXAMPLE.get(other.name, "it works on texts, and this network reads none")
+            raise UserError(f"{other.name}+{roles.example.name} cannot run: {why}")
 
 
 def _why_alone(method: Method) -> str:
@@ -149,11 +174,15 @@ def _union(roles: Roles) -> tuple[list[Parameter], dict[str, str]]:
         given = roles.mask.parameters["mask"]
         taken["mask"] = Parameter("mask", None, given.kind, given.doc)
     gone = {p for m in roles.named for p in m.parameters} - set(taken)
-    return list(taken.values()), {name: _WHY.get(name, _elsewhere(roles, name)) for name in gone}
+    return list(taken.values()), {name: _why_gone(roles, name) for name in gone}
 
 
 def _belongs(roles: Roles, method: Method, name: str) -> bool:
     """Whether a method's parameter has a place in the combination."""
+    if method is roles.example:
+        return name in OWN
+    if roles.example and name in _TEXTS:
+        return False
     if method is roles.mask:
         return name in (*_OF_THE_SEARCH, "mask", "prompt")
     if name in _NEVER:
@@ -165,7 +194,11 @@ def _belongs(roles: Roles, method: Method, name: str) -> bool:
     return name in (*roles.inversion.parameters, *roles.edit.parameters) and name != "inversion"
 
 
-def _elsewhere(roles: Roles, name: str) -> str:
+def _why_gone(roles: Roles, name: str) -> str:
+    if roles.example and name in _TEXTS:
+        return "its network is told by the example"
+    if name in _WHY:
+        return _WHY[name]
     owner = next(m.name for m in roles.named if name in m.parameters)
     return f"{owner} has it only where it runs alone"
 
@@ -189,6 +222,8 @@ def _documented(roles: Roles, parameters: list[Parameter]) -> str:
 
 def _run(roles: Roles, model, images, p: dict, watch):
     """The mask, then the walk of the one who leads, then the source's pixels around it."""
+    if roles.example:
+        return painted(roles.start, model, images, p, watch)
     if roles.mask is None:
         return _walked(roles, model, images, p, watch)
     searching = p["maps"] if p["mask"] is None else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .. import solvers
@@ -12,7 +13,7 @@ from ..errors import UserError
 from ..transforms import Blend, Combine
 from .cells import in_cells
 from .registry import method
-from .run import Draws, check_steps, encode, guided, per_image, pictures, walk
+from .run import Draws, check_steps, encode, guided, per_image, pictures, to_uint8, walk
 
 
 def _evaluations(p):
@@ -27,6 +28,7 @@ def _evaluations(p):
     evaluations=_evaluations,
     role="start",
     per_image=("guidance", "image_guidance"),
+    cuts=lambda p: p.get("compat") == "official",
 )
 def instruct_pix2pix(
     model,
@@ -53,7 +55,8 @@ def instruct_pix2pix(
     I is the mode of the picture's latent, not scaled, in four further channels; no picture: zeros.
 
     Args:
-      prompt: the instruction, one text per picture.
+      prompt: the instruction, one text per picture; an empty one asks for nothing, and its picture
+        comes back as it is.
       negative: stands for the empty text, with the picture and without; the empty prompt if not
         given.
       mask: [b, h, w] in [0, 1], 1 where the picture may change; elsewhere it is kept, noised to the
@@ -65,7 +68,9 @@ def instruct_pix2pix(
       eta: 0 deterministic to 1 ancestral, for solvers that have it.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       compat: "diffusers" to ignore both scales, as its pipeline does without a word, where
-        guidance is 1 or less or image_guidance is below 1.
+        guidance is 1 or less or image_guidance is below 1; "official" for the size of its script:
+        the picture's middle, cut to fill whole cells (64 pixels for SD 1.5) and longer than `size`
+        where that needs it. By default the whole picture is kept, at any size.
       seed: of the noise; with one seed per picture, each has its own.
       index: the picture's own number; its noise depends on (seed, index) alone.
       noise: the starting noise, or a mapping of draws, in place of the seed.
@@ -73,10 +78,12 @@ def instruct_pix2pix(
     Source: eq. 3 of the paper; instruct-pix2pix edit_cli.py (CFGDenoiser, main); diffusers'
     StableDiffusionInstructPix2PixPipeline.__call__.
     """
-    if compat not in ("", "diffusers"):
-        raise UserError(f"compat must be 'diffusers' or nothing, not {compat!r}")
-    count = len(images)
+    if compat not in ("", "diffusers", "official"):
+        raise UserError(f"compat must be 'diffusers', 'official' or nothing, not {compat!r}")
+    count, asked = len(images), np.array([bool(text.strip()) for text in prompt])
     check_steps(model, steps)
+    if not asked.any():
+        return _as_they_are(images)
     rule = solvers.named(solver, eta=eta)
     draws = Draws(count, seed, index, noise)
     table = rule.steps(model.schedule, steps, spacing=spacing).replace(active=None)
@@ -92,7 +99,15 @@ def instruct_pix2pix(
         edit = chain(edit, Blend(mask=cells, x0=shown * model.scaling_factor, noise=eps))
     result = walk(model.denoiser, rule, edit, draws.on(table), x, cond,
                   watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
-    return pictures(model, result.x)
+    edited = pictures(model, result.x)
+    if asked.all():
+        return edited
+    return np.where(asked[:, None, None, None], edited, _as_they_are(images))
+
+
+def _as_they_are(images) -> np.ndarray:
+    """uint8 pictures. Source: edit_cli.py, which saves the input where the edit is ""."""
+    return np.asarray(to_uint8(jnp.asarray(images)))
 
 
 def instructed(texts: Cond, shown: Float[Array, "b h w c"]) -> Cond:

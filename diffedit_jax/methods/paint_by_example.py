@@ -30,6 +30,7 @@ def _evaluations(p):
     start="picture",
     channels=(9,),
     evaluations=_evaluations,
+    role="example",
     per_image=("guidance",),
     told_by="example",
 )
@@ -85,21 +86,18 @@ def paint_by_example(
     Source: Paint-by-Example scripts/inference.py, ldm/models/diffusion/plms.py; diffusers'
     PaintByExamplePipeline.__call__.
     """
-    count, theirs = len(images), _is_theirs(compat)
+    count, theirs = len(images), is_theirs(compat)
     hole = binary_hole(mask, images.shape)
     check_steps(model, steps)
     rule = solvers.named(solver, eta=eta)
     draws = Draws(count, seed, index, noise)
     table = rule.steps(model.schedule, steps, spacing=spacing).replace(active=None)
     cond = shown(model, [read_example(one).pixels for one in example], crop=theirs)
-    masked = jnp.asarray(images) * (1 - hole[..., None])
-    hidden = encode(model, masked, posterior_noise(model, images, posterior, draws, "masked"))
-    cells = latent_mask(1 - hole, model.factor) if theirs else bilinear_mask(1 - hole, model.factor)
-    seen = channels(hidden, cells, layout)
+    seen = hole_channels(model, images, hole, layout, posterior, draws, theirs)
     cond = cond.replace(channels=jnp.stack([seen, seen], axis=1))
     guidance = np.where(np.asarray(guidance) < 1, 1.0, guidance) if theirs else guidance
     edit = guidance_edit(guidance, 0.0, count)
-    x = rule.begin(first(table), draws("start", hidden.shape[1:]))
+    x = rule.begin(first(table), draws("start", model.latent_shape(*images.shape[1:3])))
     result = walk(model.denoiser, rule, edit, draws.on(table), x, cond,
                   watch=watch, preview=lambda x: pictures(model, x))  # fmt: skip
     edited = pictures(model, result.x)
@@ -140,6 +138,14 @@ def bilinear_mask(mask: Float[np.ndarray, "b h w"], factor: int):
     return jnp.asarray((rows[:, :, near::factor] + rows[:, :, far::factor])[..., None] / 2)
 
 
+def hole_channels(model, images, hole, layout: str, posterior: str, draws: Draws, theirs: bool):
+    """[b, h, w, 5] what the network sees beside the noisy latent, of pictures and their holes."""
+    masked = jnp.asarray(images) * (1 - hole[..., None])
+    hidden = encode(model, masked, posterior_noise(model, images, posterior, draws, "masked"))
+    cells = latent_mask(1 - hole, model.factor) if theirs else bilinear_mask(1 - hole, model.factor)
+    return channels(hidden, cells, layout)
+
+
 def channels(hidden, keep, layout: str):
     """The five channels beside the noisy latent.
 
@@ -153,7 +159,8 @@ def channels(hidden, keep, layout: str):
     return jnp.concatenate(parts, axis=-1)
 
 
-def _is_theirs(compat: str) -> bool:
+def is_theirs(compat: str) -> bool:
+    """Whether diffusers' way is asked for; refuses other words."""
     if compat not in ("", "diffusers"):
         raise UserError(f"compat must be 'diffusers' or nothing, not {compat!r}")
     return compat == "diffusers"

@@ -45,6 +45,7 @@ class Method:
         masks and seeds.
       told_by: what tells the network what to paint, "text" or "example".
       absent: why parameters that one would expect are not there, by name.
+      cuts: parameters -> whether pictures are cut to whole cells (`Frame.cut`), not filled up.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Method:
     per_image: tuple[str, ...] = ()
     told_by: str = "text"
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    cuts: Callable[[dict], bool] = lambda parameters: False
 
     @property
     def summary(self) -> str:
@@ -111,13 +113,13 @@ _KINDS = {4: "text to image", 8: "InstructPix2Pix", 9: "inpainting or Paint by E
 
 
 def method(*, paper: str, start: str, channels: tuple[int, ...], evaluations, role: str = "",
-           per_image: tuple[str, ...] = (), told_by: str = "text") -> Callable:  # fmt: skip
-    """Registers a function as an editing method under its own name."""
+           per_image: tuple[str, ...] = (), told_by: str = "text", **more) -> Callable:  # fmt: skip
+    """Registers a function as an editing method under its own name (`more`: see `Method`)."""
 
     def register(function):
         name = function.__name__
         _METHODS[name] = Method(
-            name, function, paper, start, channels, evaluations, role, per_image, told_by
+            name, function, paper, start, channels, evaluations, role, per_image, told_by, **more
         )
         return function
 

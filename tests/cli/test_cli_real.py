@@ -66,6 +66,22 @@ def test_plan_counts_what_a_run_does(diffedit):
     assert set(facts) >= {"operations", "memory", "compiles", "device", "pictures"}
 
 
+def test_the_official_size_is_written_down_and_replayed(diffedit):
+    """Pictures that are cut to different sizes run after each other; a replay cuts again."""
+    Image.new("RGB", (64, 30), "red").save("wide.png")
+    model = MODEL.parent / "ip2p"
+    words = ("--method", "instruct_pix2pix", "--model", model, "--prompt", "make it red",
+             "--steps", "1", "--solver", "ddim", "--set", "compat=official")  # fmt: skip
+    code, _, err = diffedit("edit", "cat.png", "wide.png", *words, "--out", "red/")
+    assert code == 0, err
+    cat, wide = (images.read(f"red/{name}.png").pixels for name in ("cat", "wide"))
+    assert cat.shape[0] > cat.shape[1] and wide.shape[0] < wide.shape[1]
+    code, out, err = diffedit("replay", "red/cat.png")
+    assert (code, out) == (0, "identical\n"), err
+    code, _, err = diffedit("edit", "cat.png", *words, "--original-size", "--out", "bad.png")
+    assert code == 2 and "cannot come back" in err and err.count("\n") == 1
+
+
 def program(*words, **environment):
     return subprocess.run(
         [sys.executable, "-m", "diffedit_jax", *map(str, words)],

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from diffedit_jax import UserError
 from diffedit_jax.images import Frame, common_frames
 
 
@@ -78,3 +80,44 @@ def test_a_batch_is_cut_out_at_once():
     assert cut.shape == (3, 40, 64, 3)
     np.testing.assert_array_equal(cut[1], frame.restore(batch[1]))
     assert frame.restore(batch, original=True).shape == (3, 40, 64, 3)
+
+
+# (width, height) -> what edit_cli.py's arithmetic gives for --resolution 512, worked out by hand:
+# 640x480: ceil(480 * .8 / 64) * 64 / 480 = .8; 300x200: ceil(5.33) * 64 / 200 = 1.92, 576x384
+CUT = {
+    (512, 512): (512, 512), (640, 480): (512, 384), (333, 1000): (192, 576), (4, 64): (64, 1024),
+    (1000, 333): (576, 192), (300, 200): (576, 384), (1024, 1000): (512, 512), (700, 64): (640, 64),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size, fitted", CUT.items())
+def test_the_official_rule_fills_whole_cells(size, fitted):
+    frame = Frame.fit(size[::-1], 512, 64, cut=True)
+    assert frame.canvas == frame.scaled == fitted[::-1]
+
+
+@pytest.mark.parametrize("size, box", [
+    ((333, 1000), (0, 0.5, 333, 999.5)),  # 192x576: a third as wide as high
+    ((640, 480), (0, 0, 640, 480)),
+    ((100, 96), (2, 0, 98, 96)),  # a square
+])  # fmt: skip
+def test_the_official_rule_takes_the_middle_of_picture_and_mask(size, box):
+    """PIL's own resizing of the box that has the canvas' shape."""
+    rng = np.random.default_rng(3)
+    pixels = rng.integers(0, 256, (*size[::-1], 3), dtype=np.uint8)
+    mask = rng.random(size[::-1]).astype(np.float32)
+    frame = Frame.fit(size[::-1], 512, 64, cut=True)
+    new = frame.canvas[::-1]
+    lanczos = Image.fromarray(pixels).resize(new, Image.Resampling.LANCZOS, box)
+    np.testing.assert_array_equal(frame.apply(pixels), lanczos)
+    mean = Image.fromarray(mask).resize(new, Image.Resampling.BOX, box)
+    np.testing.assert_allclose(frame.apply_mask(mask), mean, atol=1e-6)
+    np.testing.assert_array_equal(frame.restore(frame.apply(pixels)), lanczos)
+
+
+def test_what_the_official_rule_cannot_do_is_told():
+    with pytest.raises(UserError, match="1x100 would be cut to 64x6400"):
+        Frame.fit((100, 1), 512, 64, cut=True)
+    with pytest.raises(UserError, match="cut to 384x512 and 512x384; edit those of one size"):
+        common_frames([(640, 480), (480, 640)], 512, 64, cut=True)
+    assert len(common_frames([(640, 480), (320, 240)], 512, 64, cut=True)) == 2

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 
 import diffedit_jax as de
+from diffedit_jax import solvers
 from diffedit_jax.cli import main
+from diffedit_jax.core import Cond, chain
 from diffedit_jax.core.sample import sample_batch
+from diffedit_jax.images import prepared_example
 from diffedit_jax.methods.diffedit import diffedit_mask
+from diffedit_jax.methods.generate import guidance_edit
 from diffedit_jax.methods.registry import find
+from diffedit_jax.methods.run import Draws, begin_noised
+from diffedit_jax.methods.sdedit import partial_table
+from diffedit_jax.transforms import Blend
 from tests.methods.toy_attention import a_picture, toy
+from tests.methods.toy_example import painter
 
 SOURCE, TARGET = "a cat on a mat", "a dog on a mat"
-COLUMNS = ("", "+diffedit", "+prompt_to_prompt", "+prompt_to_prompt+diffedit")
+COLUMNS = ("", "+diffedit", "+prompt_to_prompt", "+prompt_to_prompt+diffedit", "+paint_by_example")
 
 
 def legal():
@@ -40,13 +48,14 @@ def table():
             told = ["tested" if name + c in known else "refused" for c in COLUMNS]
             rows.append([f"`{name}`", *told])
         elif method.role == "edit":
-            rows.append([f"`{name}` alone", "tested", "tested", "", ""])
+            rows.append([f"`{name}` alone", "tested", "tested", "", "", "refused"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 ALONE = [name for name in legal() if "+" not in name and 4 in find(name).channels]
 ROWS = [name for name in legal() if "prompt_to_prompt" in name and "+diffedit" not in name]
 MASKED = [name for name in legal() if "+diffedit" in name and 4 in find(name).channels]
+PAINTED = [name for name in legal() if "+paint_by_example" in name]
 SMALL = dict(steps=4, guidance=2.0, seed=[3])
 HALF = np.zeros((1, 6, 6), np.float32)
 HALF[:, :, 3:] = 1
@@ -162,6 +171,12 @@ def test_turning_any_knob_compiles_nothing_and_both_ways_are_one_program(model):
         ("inpaint+prompt_to_prompt", "for a source row to start from"),
         ("edict+", "joined by +"),
         ("edict+prompt_to_pompt", "did you mean 'prompt_to_prompt'"),
+        ("paint_by_example+diffedit", "two texts, and this network reads none; give a mask"),
+        ("paint_by_example+prompt_to_prompt", "attention of words, and this network reads none"),
+        ("inpaint+paint_by_example", "both say what the network sees of the hole"),
+        ("instruct_pix2pix+paint_by_example", "of 8 and of 9 channels"),
+        ("null_text+paint_by_example", "fits null texts"),
+        ("edict+paint_by_example+diffedit", "two texts"),
     ],
 )
 def test_what_cannot_mean_anything_is_refused_with_the_reason(name, said):
@@ -179,6 +194,8 @@ def test_what_cannot_mean_anything_is_refused_with_the_reason(name, said):
         ("null_text+prompt_to_prompt", dict(negative="x"), "is what it finds"),
         ("edict+diffedit", dict(encode_prompt="x"), "encoded by the other"),
         ("edict+diffedit", dict(thresold=1), "did you mean 'threshold'"),
+        ("edict+paint_by_example", dict(), "no parameter 'source': its network is told by the ex"),
+        ("sdedit+paint_by_example", dict(), "no parameter 'source'; there are"),
     ],
 )
 def test_a_parameter_without_a_place_is_refused_with_the_reason(model, name, knob, said):
@@ -240,3 +257,97 @@ def test_an_instruction_keeps_to_a_mask_and_finds_its_own(tiny_instruct):
         find("instruct_pix2pix+prompt_to_prompt")
     with pytest.raises(de.UserError, match="both say where the run begins"):
         find("instruct_pix2pix+edict")
+
+
+def test_only_starts_without_words_of_their_own_take_an_example():
+    assert [name.split("+")[0] for name in PAINTED] == [
+        n for n in de.methods() if n in ("sdedit", "ddim_inversion", "direct_inversion", "edict")
+    ]
+
+
+@pytest.fixture(scope="module")
+def painting():
+    """(name, knobs) -> [1, h, w, c] the last latents of a run that fills the right half."""
+    model, example = painter(), np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
+
+    def run(name, **more):
+        method = find(name)
+        given = dict(example=[example], mask=HALF, posterior="mean", **SMALL) | more
+        return method.function(model, a_picture(), **method.complete(given))
+
+    return run
+
+
+@pytest.mark.parametrize("name", PAINTED)
+def test_an_example_goes_into_the_hole_and_the_rest_is_kept(painting, name):
+    """Outside the hole the picture's own latent; inside, what the example says, by its scale."""
+    found, other = painting(name), dict(example=[np.full((20, 20, 3), 255, np.uint8)])
+    np.testing.assert_allclose(found[:, :, :3], a_picture()[:, :, :3], atol=1e-6)
+    assert np.abs((painting(name, **other) - found)[:, :, 3:]).max() > 1e-3
+    untold = painting(name, guidance=0.0)  # nobody is asked about the example
+    np.testing.assert_array_equal(painting(name, guidance=0.0, **other), untold)
+    several = painting(name, example=[np.full((20, 20, 3), 255, np.uint8)], layout="inpaint")
+    assert np.abs(several - painting(name, **other)).max() > 1e-3  # the network sees the hole
+
+
+def test_inversions_come_back_where_the_example_has_no_say(painting):
+    """Both ways are told "no example" then, so the hole too ends on the picture's latent."""
+    found = painting("edict+paint_by_example", guidance=0.0)
+    np.testing.assert_allclose(found, a_picture(), atol=1e-12, rtol=0)
+    plain, refined = (
+        np.abs(painting("ddim_inversion+paint_by_example", guidance=0.0, refine=n) - a_picture())
+        for n in (0, 30)
+    )
+    assert refined.max() < 1e-4 < plain.max()
+
+
+def test_sdedit_with_an_example_is_its_chain_written_out(painting):
+    """Noised picture, guidance by the example, the hole's channels, the picture noised around."""
+    model, example = painter(), np.random.default_rng(1).integers(0, 256, (20, 20, 3), np.uint8)
+    rule, image = solvers.named("ddim"), a_picture()
+    table, eps = partial_table(model, rule, 4, 0.5, None, 1), Draws(1, [3])("start", (6, 6, 3))
+    x = begin_noised(table, image, eps)
+    shown = model.example(prepared_example(example, 8)[None])
+    told = np.stack([0 * np.asarray(shown.text), shown.text], axis=1)
+    keep = 1 - HALF[..., None]
+    seen = np.concatenate([image * keep, keep], -1)
+    cond = Cond(text=told, channels=np.stack([seen, seen], axis=1))
+    edit = chain(guidance_edit(2.0, 0.0, 1), Blend(mask=1 - keep, x0=image, noise=eps))
+    by_hand = sample_batch(model.denoiser, rule, edit, table, x, cond).x
+    np.testing.assert_allclose(
+        painting("sdedit+paint_by_example", strength=0.5), by_hand, atol=1e-5
+    )
+
+
+def test_turning_the_example_or_the_hole_compiles_nothing(painting):
+    """EDICT's two ways are one program, and one more inside the mask."""
+    sample_batch.clear_cache()
+    painting("edict+paint_by_example")
+    before, hole = sample_batch._cache_size(), HALF[:, :, ::-1]
+    painting("edict+paint_by_example", mask=hole, guidance=5.0, seed=[9], strength=0.5, mix=0.95,
+             example=[np.zeros((9, 30, 3), np.uint8)])  # fmt: skip
+    assert before == 2 == sample_batch._cache_size()
+
+
+@pytest.mark.slow
+def test_a_painted_combination_is_an_edit_like_others(tiny_exemplar, picture, monkeypatch):
+    hole = np.zeros((32, 32))
+    hole[8:24, 8:24] = 1
+    given = dict(example=255 - picture, size=32, steps=2, strength=0.5, seed=3)
+    monkeypatch.undo()  # pictures, not latents
+    name, seen = "paint_by_example+sdedit", []
+    done = de.edit(tiny_exemplar, picture, name, mask=hole, paste=True, band=0,
+                   watch=lambda *said: seen.append(said[:2]), **given)  # fmt: skip
+    np.testing.assert_array_equal(done.image[hole == 0], picture[hole == 0])
+    assert np.abs(done.image[hole == 1].astype(int) - picture[hole == 1]).max() > 1
+    assert seen == [(1, 1)] and done.recipe["method"] == "sdedit+paint_by_example"
+    assert set(done.recipe["inputs"]) == {"image", "mask", "example"}
+    with pytest.raises(de.UserError, match="the mask is empty"):
+        de.edit(tiny_exemplar, picture, name, mask=0 * hole, **given)
+    with pytest.raises(de.UserError, match="needs example"):
+        de.edit(tiny_exemplar, picture, name, mask=hole, steps=2)
+
+
+def test_a_network_of_texts_is_refused_for_an_example(tiny_inpaint):
+    with pytest.raises(de.UserError, match="is told by texts"):
+        find("sdedit+paint_by_example").check_model(tiny_inpaint)

@@ -5,11 +5,13 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 import diffedit_jax as de
 from diffedit_jax.core import Schedule
 from diffedit_jax.methods import instruct_pix2pix
 from diffedit_jax.methods.instruct_pix2pix import two_scales
+from diffedit_jax.sweeps import sweep
 from tests.golden_models import GOLDEN, golden_bundle, nhwc
 
 # run: solver, steps, text scale, image scale, eta (manifest, 07)
@@ -141,3 +143,40 @@ def test_networks_of_another_kind_are_refused(tiny, tiny_instruct, picture):
         de.edit(tiny_instruct, picture, "sdedit", prompt="a cat", size=32)
     with pytest.raises(de.UserError, match="compat must be"):
         de.edit(tiny_instruct, picture, "instruct_pix2pix", prompt="x", compat="k", size=32)
+
+
+def test_the_official_size_is_a_cut_before_the_edit(tiny_instruct):
+    """The same as giving the picture that PIL fits to the cells, and the mask with it."""
+    rng = np.random.default_rng(4)
+    pixels = rng.integers(0, 256, (50, 22, 3), dtype=np.uint8)
+    mask = np.zeros((50, 22), np.float32)
+    mask[:25] = 1
+    given = dict(prompt="make it red", steps=2, seed=3)
+    cell = tiny_instruct.size // 8
+    asked = 3 * cell  # 22 / 50 * 3 cells -> 2 cells, and 50 / 22 * 2 -> 4
+    found = de.edit(tiny_instruct, pixels, "instruct_pix2pix", mask=mask, size=asked,
+                    compat="official", **given)  # fmt: skip
+    new = (2 * cell, 4 * cell)
+    fitted = ImageOps.fit(Image.fromarray(pixels), new, Image.Resampling.LANCZOS)
+    half = ImageOps.fit(Image.fromarray(mask), new, Image.Resampling.BOX)
+    same = de.edit(tiny_instruct, fitted, "instruct_pix2pix", mask=np.asarray(half),
+                   size=4 * cell, **given)  # fmt: skip
+    np.testing.assert_array_equal(found.image, same.image)
+    assert found.image.shape == (*new[::-1], 3)
+    assert found.recipe["parameters"]["compat"] == "official"
+    with pytest.raises(de.UserError, match="cannot come back; leave the original size"):
+        de.edit(tiny_instruct, pixels, "instruct_pix2pix", compat="official", original_size=True,
+                **given)  # fmt: skip
+    with pytest.raises(de.UserError, match="do not fit one sheet"):
+        sweep(tiny_instruct, pixels, "instruct_pix2pix", {"compat": ["", "official"]}, **given)
+
+
+def test_an_empty_instruction_gives_the_picture_back(tiny_instruct, picture):
+    seen = []
+    given = dict(steps=2, size=32, seed=3, watch=lambda *said: seen.append(said))
+    alone = de.edit(tiny_instruct, picture, "instruct_pix2pix", prompt=" ", **given)
+    np.testing.assert_array_equal(alone.image, picture)
+    assert not seen  # the network was not asked
+    both = de.edit(tiny_instruct, [picture] * 2, "instruct_pix2pix", prompt=["", "red"], **given)
+    np.testing.assert_array_equal(both.image[0], picture)
+    assert len(seen) == 2 and np.abs(both.image[1].astype(int) - picture).max() > 1
