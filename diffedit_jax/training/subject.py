@@ -27,12 +27,13 @@ class Latents:
     deviation: np.ndarray
 
     def draw(self, rng: np.random.Generator, chosen: np.ndarray, flip: float) -> dict:
-        """{"latent", "deviation"} of chosen pictures, each mirrored with the chance `flip`."""
+        """The arrays of chosen pictures, each mirrored with the chance `flip`."""
         mirrored = (rng.random(len(chosen)) < flip).astype(int)
-        return {
-            "latent": self.mean[chosen, mirrored],
-            "deviation": self.deviation[chosen, mirrored],
-        }
+        return {name: x[chosen, mirrored] for name, x in self.arrays().items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """{name in a batch: [n, 2, ...]}."""
+        return {"latent": self.mean, "deviation": self.deviation}
 
 
 def latents_of(model: Any, pictures: np.ndarray, part: int = 50) -> Latents:

@@ -48,10 +48,7 @@ def in_use(step: int, count: int, every: int) -> int:
 
 def single_token(tokenizer: Any, word: str) -> int:
     """The id of a word that is one token. Raises UserError if it is none or several."""
-    ids = tokenizer.spans(word)[0][1:-1]
-    if len(ids) != 1:
-        raise UserError(f"{word!r} is {len(ids)} tokens of this model; choose a word that is one")
-    return ids[0]
+    return tokenizer.token(word)
 
 
 def rare_words(

@@ -1,0 +1,39 @@
+"""Learn the style of a painting: a module that says its word from the painting itself.
+
+python train/inst.py --config configs/train_inst.py --data painting --out runs/style
+
+`painting` is a folder with one picture, or a few of one style. Writes
+runs/style/style.safetensors, for `diffedit edit --method inst --style`.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from diffedit_jax.bundles import load
+from diffedit_jax.training.data import Stepped
+from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.loop import fit
+from diffedit_jax.training.tasks import inst as task
+from diffedit_jax.training.tasks.shared import learned
+
+
+def main():
+    """Read the pictures, train the module, write it at every save."""
+    run = arguments(__doc__)
+    config = run.config
+    model = load(config.model)
+    shown = task.paintings(model, config, run.data)
+    style = task.fresh_style(model, config, shown)
+    batches = task.style_batches(model, config, run.data, shown)
+
+    def keep(_, state):
+        task.write_style(run.out / "style.safetensors", style, learned(state), shown)
+
+    fit(task.style_task(model, config, style), Stepped(batches, run.share), config, run.out,
+        mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
