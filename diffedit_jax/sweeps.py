@@ -16,7 +16,7 @@ from .methods.registry import Method, find
 from .sheets import Grid
 
 MOST = 400  # cells
-_SINGLE = ("mask", "example", "noise", "index")
+_SINGLE = ("mask", "example", "style", "noise", "index")
 _ALWAYS = ("prompt", "source", "negative", "seed")  # one per picture in every method
 
 
