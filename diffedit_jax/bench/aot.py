@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..core import Cond, Network, Schedule, sample_batch
 from ..errors import UserError
-from ..models import AutoencoderKL, CLIPText, UNet
+from ..models import AutoencoderKL, CLIPText, Exemplar, UNet
 from ..models.layers import Compute
 from ..models.resnet import ResnetBlock
 from ..models.transformer import CrossAttention, Place, Transformer2D
@@ -26,11 +26,12 @@ TOKENS = 77
 
 @dataclasses.dataclass(frozen=True)
 class Networks:
-    """The three networks of a latent diffusion model, without weights."""
+    """The networks of a latent diffusion model, without weights."""
 
     unet: Any
     vae: Any
     text: Any
+    exemplar: Any  # Paint by Example's, in place of the text encoder
     side: int  # of the latent
     vocabulary: int = 49408
 
@@ -49,7 +50,12 @@ def stable_diffusion(dtype: Any = jnp.bfloat16) -> Networks:
          "num_attention_heads": 12, "num_hidden_layers": 12, "hidden_act": "quick_gelu"},
         dtype=dtype,
     )  # fmt: skip
-    return Networks(unet, vae, text, side=64)
+    exemplar = Exemplar.from_config(
+        {"hidden_size": 1024, "intermediate_size": 4096, "projection_dim": 768,
+         "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14},
+        dtype=dtype,
+    )  # fmt: skip
+    return Networks(unet, vae, text, exemplar, side=64)
 
 
 def tiny(dtype: Any = jnp.bfloat16) -> Networks:
@@ -72,7 +78,12 @@ def tiny(dtype: Any = jnp.bfloat16) -> Networks:
          "num_hidden_layers": 1, "vocab_size": 64, "eos_token_id": 63},
         dtype=dtype,
     )  # fmt: skip
-    return Networks(unet, vae, text, side=16, vocabulary=64)
+    exemplar = Exemplar.from_config(
+        {"hidden_size": 32, "intermediate_size": 64, "projection_dim": 32, "image_size": 28,
+         "num_attention_heads": 2, "num_hidden_layers": 4, "patch_size": 14},
+        dtype=dtype,
+    )  # fmt: skip
+    return Networks(unet, vae, text, exemplar, side=16, vocabulary=64)
 
 
 def mesh_of(topology: str) -> Mesh:

@@ -30,7 +30,12 @@ TRAININGS = {
     "dreambooth_text": ("data=-1,fsdp=8", lambda nets: selections.Everything()),
     "dreambooth_lora": ("data=-1", lambda nets: selections.LowRank(rank=4)),
     "instruct_pix2pix": ("data=-1,fsdp=8", lambda nets: selections.Paths("unet/.*")),
+    "paint_by_example": (
+        "data=-1,fsdp=8",
+        lambda nets: selections.Paths(r"unet/.*|exemplar/(?!model/).*"),
+    ),
 }
+_CHANNELS = {"instruct_pix2pix": 8, "paint_by_example": 9}  # of the UNet; else 4
 
 
 def mesh_of(topology: str, text: str) -> Mesh:
@@ -49,7 +54,7 @@ def train_step(
       name: of TRAININGS.
       batch: examples per chip; their latents and token ids are the step's input.
     """
-    nets = _widened(nets) if name == "instruct_pix2pix" else nets
+    nets = _widened(nets, name)
     task, config = _task(name, nets), complete({"compute": "bfloat16", "remat": remat})
     about = (task, make_optimiser(config), config)
     state = shapes_of_state(*about, mesh)
@@ -59,17 +64,22 @@ def train_step(
 
 
 def shapes(name: str, nets: Networks) -> dict:
-    """{"unet", "text_encoder"}: the parameters of a training, float32, without values."""
-    nets = _widened(nets) if name == "instruct_pix2pix" else nets
+    """{"unet", "text_encoder" or "exemplar"}: the parameters of a training, float32, no values."""
+    nets = _widened(nets, name)
+    unet = _shapes(nets.unet, *_unet_example(nets))
+    if name == "paint_by_example":
+        return {"unet": unet, "exemplar": _shapes(nets.exemplar, jnp.zeros((1, *_seen(nets))))}
     return {
-        "unet": _shapes(nets.unet, *_unet_example(nets)),
+        "unet": unet,
         "text_encoder": _shapes(nets.text, jnp.zeros((1, TOKENS), jnp.int32)),
     }
 
 
 def _task(name: str, nets: Networks) -> Task:
     params = shapes(name, nets)
-    if name == "instruct_pix2pix":
+    if name == "paint_by_example":
+        condition = conditions.example_condition(nets.exemplar, drop=0.2, together=4)
+    elif name == "instruct_pix2pix":
         empty = jnp.zeros((TOKENS,), jnp.int32)
         condition = conditions.instruct_condition(nets.text, drop=0.05, empty=empty)
     else:
@@ -87,8 +97,13 @@ def _shapes(module: Any, *inputs: Any) -> Any:
     return jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs))["params"]
 
 
-def _widened(nets: Networks) -> Networks:
-    return dataclasses.replace(nets, unet=nets.unet.clone(in_channels=8))
+def _widened(nets: Networks, name: str) -> Networks:
+    return dataclasses.replace(nets, unet=nets.unet.clone(in_channels=_CHANNELS.get(name, 4)))
+
+
+def _seen(nets: Networks) -> tuple[int, int, int]:
+    """Shape of an example picture."""
+    return nets.exemplar.image_size, nets.exemplar.image_size, 3
 
 
 def _batch(name: str, nets: Networks, mesh: Mesh, n: int) -> dict:
@@ -98,6 +113,10 @@ def _batch(name: str, nets: Networks, mesh: Mesh, n: int) -> dict:
         return jax.ShapeDtypeStruct((n, *shape), dtype, sharding=spread)
 
     latent = (nets.side, nets.side, 4)
+    if name == "paint_by_example":
+        sides = ("latent", "deviation", "masked", "masked_deviation")
+        found = {side: array(latent) for side in sides}
+        return found | {"keep": array((*latent[:2], 1)), "shown": array(_seen(nets))}
     found = {"latent": array(latent), "ids": array((TOKENS,), jnp.int32)}
     return found | {"source": array(latent)} if name == "instruct_pix2pix" else found
 
