@@ -118,6 +118,7 @@ def test_batches_hold_the_tokens_of_the_very_picture_mirrored_or_not(model, pain
     np.testing.assert_allclose(shown.tokens[1, 1], own, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_picture_becomes_a_style_that_edits(model, paintings, tmp_path):
     config = config_of(rate=1e-2)
     (paintings / "0.png").unlink()
