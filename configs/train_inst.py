@@ -27,14 +27,14 @@ def get_config() -> ConfigDict:
             flip=0.5,  # chance of a mirrored picture
             seed=0,
             batch=8,
-            steps=600,
+            steps=240,
             rate=1e-3,
             clip=0.0,
             decay=1e-2,
             focus=0.5,
             min_snr=0.0,
             offset=0.0,
-            save_every=200,
+            save_every=60,
             log_every=20,
         )
     )
