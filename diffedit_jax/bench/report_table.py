@@ -94,7 +94,8 @@ def document(found: dict) -> str:
 
 
 def _told(defaults: dict) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in sorted(defaults.items()))
+    said = {k: v if isinstance(v, str) else f"{v:g}" for k, v in sorted(defaults.items())}
+    return ", ".join(f"{name} {value}" for name, value in said.items())
 
 
 def notes(found: dict) -> list[str]:
