@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             drop=0.2,
             together=1,  # rows whose example is left out together; 0: all
             batch=32,
-            steps=2000,
+            steps=2100,
             rate=6e-4,
             schedule="settle",
             warmup=100,

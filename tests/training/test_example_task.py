@@ -1,6 +1,7 @@
 """Paint by Example's training: condition, loss beside torch, data, resume, and its product."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +13,10 @@ from PIL import Image
 from diffedit_jax.bundles import load
 from diffedit_jax.errors import UserError
 from diffedit_jax.methods.paint_by_example import channels
-from diffedit_jax.training import boxed_pictures, conditions
+from diffedit_jax.training import boxed_pictures, conditions, loop
 from diffedit_jax.training.data import Stepped
 from diffedit_jax.training.examples import masked, prepared
 from diffedit_jax.training.launch import load_config
-from diffedit_jax.training.loop import fit
 from diffedit_jax.training.settings import complete
 from diffedit_jax.training.step import total_loss
 from diffedit_jax.training.tasks import paint_by_example as task
@@ -59,7 +59,7 @@ def batch_of(model, seed=0, n=4):
 
 def test_the_condition_is_what_the_method_asks_with(model):
     batch = batch_of(model)
-    made = conditions.example_condition(model.exemplar.module, drop=0.2)
+    made = jax.jit(conditions.example_condition(model.exemplar.module, drop=0.2))
     cond = made({"exemplar": model.exemplar.params}, batch, jax.random.PRNGKey(0))
     told, null = model.example(jnp.asarray(batch["shown"])).text, model.null(4).text
     dropped = batch["dropped"]
@@ -71,7 +71,7 @@ def test_the_condition_is_what_the_method_asks_with(model):
 
 def test_the_posterior_of_the_masked_picture_is_sampled(model):
     batch = batch_of(model) | {"masked_deviation": np.full((4, 8, 8, 4), 0.5, np.float32)}
-    made = conditions.example_condition(model.exemplar.module, drop=0.2)
+    made = jax.jit(conditions.example_condition(model.exemplar.module, drop=0.2))
     params = {"exemplar": model.exemplar.params}
     draws = [made(params, batch, jax.random.PRNGKey(k)).channels[..., :4] for k in range(3)]
     noise = (np.asarray(draws) - batch["masked"]) / 0.5
@@ -94,7 +94,17 @@ def test_a_fifth_of_the_examples_is_left_out(together):
         assert abs(np.corrcoef(found[:, 0], found[:, -1])[0, 1]) < 0.07
 
 
-def test_one_steps_loss_is_the_official_objective(model, highest):
+@pytest.fixture(scope="module")
+def one_step(model):
+    """(loss, gradients) of one step with `batch_of`, as one program."""
+    config, made = config_of(), task.example_task(model, config_of())
+    trained, keys = made.selection.init(made.params, None), jax.random.split(jax.random.PRNGKey(0))
+    loss = lambda x: total_loss(made, config)(x, made.params, batch_of(model), keys, 0)[0]  # noqa: E731
+    with jax.default_matmul_precision("highest"):
+        return jax.jit(jax.value_and_grad(loss))(trained)
+
+
+def test_one_steps_loss_is_the_official_objective(model, one_step):
     """torch: mean |eps - UNet([z_t, masked, keep], t, c or learned vector)|^2 per example."""
     torch = pytest.importorskip("torch")
     diffusers = pytest.importorskip("diffusers")
@@ -120,24 +130,14 @@ def test_one_steps_loss_is_the_official_objective(model, highest):
         seen = torch.cat([noisy, given["masked"], given["keep"]], 1)
         found = unet(seen, given["t"], told).sample
         wanted = torch.nn.functional.mse_loss(found, given["noise"]).item()
-    config = config_of()
-    made = task.example_task(model, config)
-    trained = made.selection.init(made.params, None)
-    keys = jax.random.split(jax.random.PRNGKey(0))
-    loss, _ = total_loss(made, config)(trained, made.params, batch, keys, 0)
-    assert float(loss) == pytest.approx(wanted, rel=2e-4)
+    assert float(one_step[0]) == pytest.approx(wanted, rel=2e-4)
 
 
-@pytest.mark.slow
-def test_what_is_trained_and_what_has_no_say(model):
+def test_what_is_trained_and_what_has_no_say(one_step):
     """All but CLIP and the autoencoder; with one token, queries and keys get no gradient."""
-    made, config = task.example_task(model, config_of()), config_of()
-    trained = made.selection.init(made.params, None)
-    assert set(trained) == {"unet", "exemplar"}
-    assert set(trained["exemplar"]) == {"mapper", "final_layer_norm", "proj_out", "uncond_vector"}
-    batch, keys = batch_of(model), jax.random.split(jax.random.PRNGKey(0))
-    loss = lambda x: total_loss(made, config)(x, made.params, batch, keys, 0)[0]  # noqa: E731
-    found = jax.jit(jax.grad(loss))(trained)
+    found = one_step[1]
+    assert set(found) == {"unet", "exemplar"}
+    assert set(found["exemplar"]) == {"mapper", "final_layer_norm", "proj_out", "uncond_vector"}
     for part in found["exemplar"].values():
         assert max(np.abs(x).max() for x in jax.tree.leaves(part)) > 0
     block = found["unet"]["mid_block"]["attentions_0"]["transformer_blocks_0"]
@@ -157,8 +157,9 @@ def test_a_text_to_image_model_becomes_one_that_paints_by_example(tmp_path):
     from diffedit_jax.metrics.clip import load_clip
 
     pixels = jnp.asarray(batch_of(model)["shown"])
-    seen = model.exemplar.module.apply({"params": model.exemplar.params}, pixels,
-                                       method=lambda m, x: m.model(x)[1]["pooled"])  # fmt: skip
+    encoder = model.exemplar
+    see = jax.jit(partial(encoder.module.apply, method=lambda m, x: m.model(x)[1]["pooled"]))
+    seen = see({"params": encoder.params}, pixels)
     np.testing.assert_allclose(seen, load_clip("emoji").vision(pixels)[1]["pooled"], atol=1e-5)
     inpaint = load(golden.GOLDEN / "12_pipelines" / "inpaint")
     with pytest.raises(UserError, match="9 channels"):
@@ -191,15 +192,28 @@ def test_batches_are_functions_of_seed_and_step(model, tmp_path):
     assert any((make(2)[k] != make(3)[k]).any() for k in ("latent", "shown"))
 
 
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Runs of one test share their step: same task and constant rate, so the same program."""
+    make, made = loop.make_step, []
+
+    def step(*about, **options):
+        made.append(make(*about, **options))
+        return made[0]
+
+    monkeypatch.setattr(loop, "make_step", step)
+
+
 @pytest.mark.slow
-def test_a_run_that_goes_on_is_bit_equal_to_one_that_does_not_stop(model, tmp_path):
+def test_a_run_that_goes_on_is_bit_equal_to_one_that_does_not_stop(model, compiled_once, tmp_path):
     ends = []
     for name, stops in (("whole", (2,)), ("parts", (1, 2))):
         for steps in stops:
             config = config_of(steps=steps, schedule="constant", trained=r"exemplar/(?!model/).*")
             examples = task.examples_of(model, config, None, tmp_path / name)
             data = Stepped(examples.batches(config.batch, config.seed))
-            state = fit(task.example_task(model, config), data, config, tmp_path / name, quiet=True)
+            made = task.example_task(model, config)
+            state = loop.fit(made, data, config, tmp_path / name, quiet=True)
         ends.append(learned(state))
     jax.tree.map(np.testing.assert_array_equal, *ends)
     before = model.exemplar.params["uncond_vector"]
