@@ -3,6 +3,10 @@
 import pathlib
 
 import pytest
+from ml_collections import ConfigDict
+
+from configs import dreambooth_lora
+from diffedit_jax.bundles.stable_diffusion import StableDiffusion
 
 jupytext = pytest.importorskip("jupytext")
 
@@ -24,11 +28,24 @@ def test_the_generated_notebook_is_up_to_date(source):
     assert cells(source.with_suffix(".ipynb")) == cells(source)
 
 
+@pytest.fixture
+def short(monkeypatch):
+    """The same programs with few steps and few pictures of the class."""
+    own, config = StableDiffusion.defaults.fget, dreambooth_lora.get_config
+    fewer = dict(class_pictures=4, class_steps=2)
+    monkeypatch.setenv("TRAIN_STEPS", "2")
+    monkeypatch.setattr(
+        StableDiffusion, "defaults", property(lambda self: own(self) | {"steps": 4})
+    )
+    monkeypatch.setattr(
+        dreambooth_lora, "get_config", lambda: ConfigDict(config().to_dict() | fewer)
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.stem)
-def test_every_cell_runs(source, tmp_path, monkeypatch):
+def test_every_cell_runs(source, tmp_path, monkeypatch, short):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TRAIN_STEPS", "2")
     names = {}
     for kind, text in cells(source):
         if kind == "code":
