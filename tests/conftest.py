@@ -1,11 +1,12 @@
 """What every test needs: the CPU, checked shapes, and programs that are compiled once."""
 
 import os
+from collections import Counter
+
+from tests.flags import XLA
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Tests compile many small programs and run each a few times: a third of the compiler's time is
-# spent on optimising what hardly runs. Numbers stay within every tolerance either way.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", XLA)
 
 import jax
 import pytest
@@ -19,6 +20,26 @@ def pytest_configure(config):
     if hasattr(config, "cache"):  # not under -p no:cacheprovider
         jax.config.update("jax_compilation_cache_dir", str(config.cache.mkdir("jax")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file stays with one worker, which compiles and loads what its tests share once."""
+    if config.option.dist != "load":  # somebody asked for another way
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """Files with many slow tests come first, so that none is left for one worker at the end."""
+    slow = Counter(
+        item.path for item in items if any(map(item.get_closest_marker, ("slow", "chaos")))
+    )
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture

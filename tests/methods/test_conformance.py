@@ -10,6 +10,7 @@ import pytest
 import diffedit_jax as de
 from tests.golden_models import style_file
 
+pytestmark = pytest.mark.slow  # whoever runs a method first compiles it
 HALF = np.zeros((32, 32), np.float32)
 HALF[:, 16:] = 1
 STYLES = [style_file(pathlib.Path(tempfile.mkdtemp()) / "style.safetensors", seed=k)
