@@ -4,6 +4,7 @@ python train/assemble_instruct.py --run runs/instruct --out diffedit_jax/assets/
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -22,10 +23,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/instruct"))
     parser.add_argument("--out", type=Path, default=Path("diffedit_jax/assets/emoji-instruct"))
+    parser.add_argument("--defaults", default="", help='such as {"guidance": 3.0, "steps": 50}')
     found = parser.parse_args()
     unet = export(weights.load(found.run / "unet.safetensors"))
     with whole_folder(found.out) as folder:
         write_json(folder / "base.json", {"base": "emoji"})
+        if found.defaults:
+            write_json(folder / "defaults.json", json.loads(found.defaults))
         write_json(folder / "unet" / "config.json", {**pretrain_unet.UNET, "in_channels": 8})
         write_safetensors(
             folder / "unet" / "diffusion_pytorch_model.safetensors",

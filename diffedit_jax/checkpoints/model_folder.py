@@ -22,7 +22,7 @@ NETWORKS = {
     "image_encoder": (EXEMPLAR, (CLASS,)),
 }
 OPTIONAL = ("text_encoder_2", "tokenizer_2")
-RECOMMENDED = ("steps", "guidance")
+RECOMMENDED = ("steps", "guidance", "image_guidance")
 NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 BY_EXAMPLE = ("unet", "vae", "image_encoder", "scheduler")  # what Paint by Example needs
 
