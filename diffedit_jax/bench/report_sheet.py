@@ -11,6 +11,7 @@ from diffedit_jax.scenes import Edit
 
 CELL = 96  # pixels of one picture on the sheet
 LINE = 15  # pixels of one line of text
+LEAST = 560  # pixels of width, so that titles and captions fit
 GREEN, RED, GREY = (30, 150, 60), (200, 50, 50), (200, 200, 200)
 
 
@@ -47,8 +48,8 @@ def block(kind: str, edits: Sequence[Edit], columns: dict[str, np.ndarray], scal
     each = {name: len(strip) // len(edits) * scale // 64 for name, strip in columns.items()}
     height = max(each.values())
     head = 26 + 2 * LINE
-    sheet = Image.new("RGB", (len(columns) * (scale + 4), head + len(edits) * (height + LINE)),
-                      "white")  # fmt: skip
+    width = max(len(columns) * (scale + 4), LEAST)
+    sheet = Image.new("RGB", (width, head + len(edits) * (height + LINE)), "white")
     draw = ImageDraw.Draw(sheet)
     draw.text((4, 2), f"{kind}: {MEANING[kind]}", "black", ImageFont.load_default(17))
     for place, (name, strip) in enumerate(columns.items()):

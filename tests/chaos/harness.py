@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-from tests.flags import XLA
-
 ROOT = Path(__file__).parents[2]
 LONG = 240.0  # seconds that anything may take on a busy machine
 
@@ -37,7 +35,8 @@ class Run:
                           compiled=str(self.base / "compiled"), **order)  # fmt: skip
 
     def environment(self, **more):
-        flags = f"{XLA} --xla_force_host_platform_device_count={self.devices}"
+        flags = "--xla_backend_optimization_level=0"
+        flags += f" --xla_force_host_platform_device_count={self.devices}"
         cache = {}
         if self.cache:
             cache = dict(JAX_COMPILATION_CACHE_DIR=str(self.cache),
