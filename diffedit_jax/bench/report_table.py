@@ -86,15 +86,19 @@ def document(found: dict) -> str:
     """The whole report as Markdown, without pictures."""
     options = found["options"]
     lines = [f"{options['edits']} edits of each kind, seed {options['seed']}, model "
-             f"`{options['model']}` ({_told(options['defaults'])}). {LEGEND}", "",
+             f"`{options['model']}` ({_told(options)}). {LEGEND}", "",
              markdown(*summary_table(found)), ""]  # fmt: skip
     for kind in found["kinds"]:
         lines += [f"### {kind}", "", markdown(*kind_table(found, kind)), ""]
     return "\n".join(lines + notes(found)) + "\n"
 
 
-def _told(defaults: dict) -> str:
-    said = {k: v if isinstance(v, str) else f"{v:g}" for k, v in sorted(defaults.items())}
+def _told(options: dict) -> str:
+    """The model's own numbers, where the run did not set others for everybody."""
+    given = [set(entrant.items()) for entrant in options["entrants"].values()]
+    set_ = dict(set.intersection(*given)) if given else {}
+    numbers = {k: set_.get(k, v) for k, v in options["defaults"].items()}
+    said = {k: v if isinstance(v, str) else f"{v:g}" for k, v in sorted(numbers.items())}
     return ", ".join(f"{name} {value}" for name, value in said.items())
 
 

@@ -11,6 +11,7 @@ from diffedit_jax.bench import method_figures, method_report
 from diffedit_jax.bench import quality_of_methods as methods_bench
 from diffedit_jax.bench.entrants import Entrant
 from diffedit_jax.bench.quality_of_methods import Plan, edits_of
+from diffedit_jax.bench.report_table import document
 from diffedit_jax.errors import UserError
 from diffedit_jax.scenes import instruction, world
 from diffedit_jax.training.pairs import never_trained
@@ -180,6 +181,16 @@ def test_an_order_of_kinds_and_a_wrong_one():
     assert takers.every_kind()[-1] == "reconstruct"
     with pytest.raises(UserError, match="unknown kind"):
         takers.every_kind(["colours"])
+
+
+def test_the_table_names_the_steps_that_ran():
+    entrants = {e.name: {"method": e.method, "model": "emoji", "steps": 7} for e in ENTRANTS}
+    options = {"edits": 8, "seed": 0, "model": "emoji", "defaults": {"steps": 50, "guidance": 2.0},
+               "lpips": True, "entrants": entrants}  # fmt: skip
+    found = {"options": options, "kinds": {}, "methods": {}, "left_out": {}, "refused": {}}
+    assert "(guidance 2, steps 7)" in document(found)
+    entrants["diffedit"]["steps"] = 9
+    assert "(guidance 2, steps 50)" in document(found)
 
 
 def test_unseen_edits_are_asked_of_whom_they_test():
