@@ -59,7 +59,20 @@ class Looking(struct.PyTreeNode):
         return Prediction.of("epsilon", output, x, step.alpha, step.sigma, taps=taps)
 
 
-class Toy(struct.PyTreeNode):
+class Pixels:
+    """Latents are the pictures themselves; a posterior has a deviation of 0.01."""
+
+    def latent_shape(self, height, width):
+        return height, width, 3
+
+    def encode(self, images, noise=None):
+        return images if noise is None else images + 0.01 * noise
+
+    def decode(self, latents):
+        return latents
+
+
+class Toy(Pixels, struct.PyTreeNode):
     """What methods ask of a bundle."""
 
     denoiser: Looking
@@ -84,15 +97,6 @@ class Toy(struct.PyTreeNode):
 
     def styled(self, prompts, words, vectors):
         return Cond(text=self.condition(prompts).text + vectors[:, None])
-
-    def latent_shape(self, height, width):
-        return height, width, 3
-
-    def encode(self, images, noise=None):
-        return images if noise is None else images + 0.01 * noise
-
-    def decode(self, latents):
-        return latents
 
 
 def toy() -> Toy:

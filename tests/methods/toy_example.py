@@ -7,6 +7,7 @@ import numpy as np
 from flax import struct
 
 from diffedit_jax.core import Cond, Prediction, Schedule
+from tests.methods.toy_attention import Pixels
 
 
 class _Module(NamedTuple):
@@ -30,7 +31,7 @@ class Seeing(struct.PyTreeNode):
         return Prediction.of(self.kind, output, x, step.alpha, step.sigma)
 
 
-class Painter(struct.PyTreeNode):
+class Painter(Pixels, struct.PyTreeNode):
     """What methods ask of such a bundle; it has no `condition`, for it reads no texts."""
 
     denoiser: Seeing
@@ -44,15 +45,6 @@ class Painter(struct.PyTreeNode):
 
     def example(self, pixels):
         return Cond(text=pixels.mean((1, 2))[:, None])
-
-    def latent_shape(self, height, width):
-        return height, width, 3
-
-    def encode(self, images, noise=None):
-        return images if noise is None else images + 0.01 * noise
-
-    def decode(self, latents):
-        return latents
 
 
 def painter() -> Painter:
