@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
             jitter=1,  # pixels by which their points are moved
             margin=1,  # pixels around the box that an example shows, with --data
             silhouettes=0.4,  # of rendered scenes: holes in the outline of objects
+            invented=0.5,  # of rendered scenes: objects that no vocabulary has
             drop=0.2,
             together=1,  # rows whose example is left out together; 0: all
             batch=32,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffedit_jax.errors import UserError
-from diffedit_jax.scenes import world
+from diffedit_jax.scenes import invented, world
 
 SIZE = 64  # pixels, height and width of every scene
 _CENTRES = {"centre": 32, "left": 17, "right": 47}
@@ -13,7 +13,10 @@ _CENTRES = {"centre": 32, "left": 17, "right": 47}
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: name, colour (None if it has only its own), centre x, y and size in pixels."""
+    """One object: name, colour (None if it has only its own), centre x, y and size in pixels.
+
+    A name is one of the world's or that of an invented object, which no caption can tell.
+    """
 
     name: str
     colour: str | None = None
@@ -38,7 +41,7 @@ class Scene:
 
     def __post_init__(self):
         names = (*world.OBJECTS, *world.HELD_OUT_OBJECTS)
-        _known("object", names, *(thing.name for thing in self.things))
+        _known("object", names, *(t.name for t in self.things if not invented.is_invented(t.name)))
         _known("colour", (None, *world.COLOURS), *(thing.colour for thing in self.things))
         _known("background", world.BACKGROUNDS, self.background)
         _known("pattern", world.PATTERNS, self.pattern)

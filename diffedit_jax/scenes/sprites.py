@@ -1,11 +1,11 @@
 """Sprites of the emoji world: loading, recolouring, and the layer each style makes of them."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 
 import numpy as np
 
-from diffedit_jax.scenes import world
+from diffedit_jax.scenes import invented, world
 
 BLOCK = 4  # pixels per block of the pixel art style: one latent cell
 
@@ -95,8 +95,12 @@ def _blur_colour(rgb, alpha):
 
 @lru_cache(maxsize=4096)
 def layer(name: str, colour: str | None, size: int, style: str) -> np.ndarray:
-    """The premultiplied RGBA layer [h, w, 4] in [0, 1] of one object at one size and style."""
-    rgba = _open(name, style)
+    """The premultiplied RGBA layer [h, w, 4] in [0, 1] of one object at one size and style.
+
+    Names: those of the world, and `invented.name_of(number)`.
+    """
+    known = partial(_open, style=style)
+    rgba = invented.sprite(name, known) if invented.is_invented(name) else known(name)
     rgba = _recolour(rgba, colour) if colour else rgba
     if style == "pixel art":
         return _pixel_art(_resize(rgba, round(size / BLOCK)))

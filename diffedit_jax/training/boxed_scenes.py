@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from jaxtyping import Bool, UInt8
 
 from ..images.frame import resized
 from ..scenes import SIZE, Scene, Thing, render, sample_scene, world
+from ..scenes.invented import name_of
 from ..scenes.render import coverage
 from . import boxes
 from .examples import Drawn
@@ -20,7 +22,7 @@ _BORDER = 8  # pixels of background at most around a crop
 
 
 def scene_examples(
-    seed: int, *, shown: int, curved: float, jitter: int, silhouettes: float
+    seed: int, *, shown: int, curved: float, jitter: int, silhouettes: float, invented: float
 ) -> Iterator[Drawn]:
     """An endless stream of training scenes, one object of each taken out and shown elsewhere.
 
@@ -34,9 +36,11 @@ def scene_examples(
         another object in its place too, as an exact mask of a swap does.
     """
     rng = np.random.default_rng((130_363, seed))
-    while True:
+    for number in itertools.count():
         scene = sample_scene(rng)
         index = int(rng.integers(len(scene.things)))
+        if rng.random() < invented:
+            scene = _with_invented(scene, index, number)
         cover = coverage(scene, index) > 0
         if rng.random() < silhouettes:
             taken = cover | _of_another(rng, scene, index)
@@ -47,6 +51,12 @@ def scene_examples(
         alone = another_render(rng, scene.things[index], scene.style)
         example = resized(alone, (shown, shown), "BICUBIC")
         yield Drawn(render(scene), 1 - taken.astype(np.float32), example)
+
+
+def _with_invented(scene: Scene, index: int, number: int) -> Scene:
+    things = list(scene.things)
+    things[index] = replace(things[index], name=name_of(number), colour=None)
+    return replace(scene, things=tuple(things))
 
 
 def _of_another(rng, scene, index) -> Bool[np.ndarray, "h w"]:

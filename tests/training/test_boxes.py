@@ -107,7 +107,7 @@ def test_margins_end_at_the_edge():
 
 
 def scenes(count, **changes):
-    ways = dict(shown=64, curved=0.5, jitter=1, silhouettes=0.5) | changes
+    ways = dict(shown=64, curved=0.5, jitter=1, silhouettes=0.5, invented=0.5) | changes
     stream = boxed_scenes.scene_examples(4, **ways)
     return [next(stream) for _ in range(count)]
 

@@ -167,9 +167,10 @@ def test_a_text_to_image_model_becomes_one_that_paints_by_example(tmp_path):
 
 
 def test_the_hole_is_grey_and_its_latent_is_of_that_picture(model, tmp_path):
-    config = config_of(silhouettes=0.5)
+    config = config_of(silhouettes=0.5, invented=0.5)
     found = task.examples_of(model, config, None, tmp_path)
-    drawn = task.scene_examples(config.seed, shown=28, curved=0.5, jitter=1, silhouettes=0.5)
+    ways = dict(curved=0.5, jitter=1, silhouettes=0.5, invented=0.5)
+    drawn = task.scene_examples(config.seed, shown=28, **ways)
     first = next(drawn)
     part = masked(first.picture, first.keep)
     np.testing.assert_array_equal(part[first.keep == 0], 127.5)

@@ -87,12 +87,13 @@ def examples_of(model: Any, config: Any, data: Path | None, out: Path) -> Exampl
     """Examples of a folder with boxes, or of rendered scenes where none is named.
 
     config: examples (how many are drawn and encoded), seed, curved (share of holes that are no
-    boxes), jitter and margin (pixels), silhouettes (of rendered scenes).
+    boxes), jitter and margin (pixels), silhouettes and invented (of rendered scenes).
     """
     shown = model.exemplar.module.image_size
     ways = dict(shown=shown, curved=config.curved, jitter=config.jitter)
     if data is None:
-        drawn = scene_examples(config.seed, silhouettes=config.silhouettes, **ways)
+        own = dict(silhouettes=config.silhouettes, invented=config.invented)
+        drawn = scene_examples(config.seed, **own, **ways)
     else:
         drawn = picture_examples(
             boxed_files(data), config.seed, size=model.size, margin=config.margin, **ways
