@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from ..core import Schedule
 from ..errors import UserError
+from ..models.style import StyleWord
 from ..training import conditions, objectives, selections
 from ..training.frozen import shapes_of_frozen
 from ..training.optimisers import make_optimiser
@@ -21,6 +22,7 @@ from ..training.sharding import NETWORK_RULES, ROWS, make_mesh
 from ..training.state import shapes_of_state
 from ..training.step import make_step
 from ..training.task import Task
+from ..training.tasks.inst import style_condition
 from .aot import TOKENS, Networks
 
 # what is trained, and the mesh that a chip's memory asks for: whole networks are spread over fsdp
@@ -34,6 +36,7 @@ TRAININGS = {
         "data=-1,fsdp=8",
         lambda nets: selections.Paths(r"unet/.*|exemplar/(?!model/).*"),
     ),
+    "inst": ("data=-1", lambda nets: selections.Paths("style/.*")),
 }
 _CHANNELS = {"instruct_pix2pix": 8, "paint_by_example": 9}  # of the UNet; else 4
 
@@ -69,10 +72,11 @@ def shapes(name: str, nets: Networks) -> dict:
     unet = _shapes(nets.unet, *_unet_example(nets))
     if name == "paint_by_example":
         return {"unet": unet, "exemplar": _shapes(nets.exemplar, jnp.zeros((1, *_seen(nets))))}
-    return {
-        "unet": unet,
-        "text_encoder": _shapes(nets.text, jnp.zeros((1, TOKENS), jnp.int32)),
-    }
+    found = {"unet": unet, "text_encoder": _shapes(nets.text, jnp.zeros((1, TOKENS), jnp.int32))}
+    if name == "inst":
+        style = _style(nets)
+        found["style"] = _shapes(style, jnp.zeros((1, 1, style.features)))
+    return found
 
 
 def _task(name: str, nets: Networks) -> Task:
@@ -82,6 +86,8 @@ def _task(name: str, nets: Networks) -> Task:
     elif name == "instruct_pix2pix":
         empty = jnp.zeros((TOKENS,), jnp.int32)
         condition = conditions.instruct_condition(nets.text, drop=0.05, empty=empty)
+    elif name == "inst":
+        condition = style_condition(nets.text, _style(nets), nets.vocabulary - 1)
     else:
         condition = conditions.text_condition(nets.text)
     objective = objectives.denoising(nets.unet, kind="epsilon", schedule=Schedule())
@@ -101,6 +107,12 @@ def _widened(nets: Networks, name: str) -> Networks:
     return dataclasses.replace(nets, unet=nets.unet.clone(in_channels=_CHANNELS.get(name, 4)))
 
 
+def _style(nets: Networks) -> StyleWord:
+    """InST's module beside these networks: image tokens and words are of one width."""
+    width = nets.unet.cross_attention_dim
+    return StyleWord(width, width)
+
+
 def _seen(nets: Networks) -> tuple[int, int, int]:
     """Shape of an example picture."""
     return nets.exemplar.image_size, nets.exemplar.image_size, 3
@@ -118,7 +130,11 @@ def _batch(name: str, nets: Networks, mesh: Mesh, n: int) -> dict:
         found = {side: array(latent) for side in sides}
         return found | {"keep": array((*latent[:2], 1)), "shown": array(_seen(nets))}
     found = {"latent": array(latent), "ids": array((TOKENS,), jnp.int32)}
-    return found | {"source": array(latent)} if name == "instruct_pix2pix" else found
+    more = {
+        "instruct_pix2pix": {"source": latent},
+        "inst": {"tokens": (1, nets.unet.cross_attention_dim)},
+    }
+    return found | {key: array(shape) for key, shape in more.get(name, {}).items()}
 
 
 def check(name: str) -> None:
