@@ -15,14 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from ..cli.progress import Progress
 from ..errors import UserError
+from .agree import is_first
 from .checkpoint import Checkpoints
+from .digests import of_tree
 from .optimisers import make_optimiser
+from .peak import peak_of, step_flops
 from .preemption import stopping
-from .settings import complete
+from .ranges import check_ranges
+from .report import Meter, Report
+from .settings import complete, lasting
 from .sharding import ROWS, make_mesh
 from .state import TrainState, maker
-from .step import make_step
+from .step import make_step, total_loss
 from .task import Task
 from .tree import shapes_of
 
@@ -64,8 +70,12 @@ def train_farm(
     *,
     mesh: Any = None,
     watch: Any = None,
+    quiet: bool = False,
 ) -> TrainState:
     """Train N concepts to `config.steps` updates; goes on from the newest checkpoint in `folder`.
+
+    log.csv has means over the concepts; a run ends for batches that are not finite only when
+    those of every concept are.
 
     Args:
       tasks: one per concept; they share parameters, objective and condition, and differ in where
@@ -74,44 +84,101 @@ def train_farm(
       mesh: N must divide by its data times fsdp.
       watch: called with (step, states, metrics) at every save and at the end.
     Returns: the stacked states; state i is what `fit` would give for concept i.
-    Raises: UserError for concepts that do not divide by the mesh.
+    Raises: UserError for concepts that do not divide by the mesh, a folder of another run, a number
+      in a batch outside the task's limits; NotFiniteError.
     """
-    config = complete(config)
+    config, folder = complete(config), Path(folder)
     mesh = make_mesh(config.mesh) if mesh is None else mesh
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if len(tasks) % ways:
         raise UserError(f"{len(tasks)} concepts do not divide by the {ways} parts of the mesh")
-    place = NamedSharding(mesh, ROWS)
-    states = jax.device_put(farm_state(tasks, config), place)
-    step, total = farm_step(tasks[0], config, mesh), config.steps * config.accumulate
-    with Checkpoints(Path(folder) / "checkpoints", keep_last=config.keep_last) as checkpoints:
-        k, states = _resumed(checkpoints, states, data)
-        with stopping() as stop:
-            while k < total and not stop.requested(k):
-                batches = jax.device_put(_stacked(data), place)
-                states, metrics = step(states, tasks[0].params, batches)
+    keep = dict(keep_last=config.keep_last, keep_best=config.keep_best, fallback=config.fallback)
+    with (
+        Checkpoints(folder / "checkpoints", **keep) as checkpoints,
+        stopping() as stop,
+        Progress(quiet or not is_first()) as progress,
+    ):
+        progress.stage(f"{len(tasks)} concepts")
+        return _Farm(tasks, data, config, mesh, checkpoints, stop).go(folder, progress, watch)
+
+
+class _Farm:
+    """One call of train_farm: what stays the same while the states move."""
+
+    def __init__(self, tasks, data, config, mesh, checkpoints, stop):
+        self.tasks, self.data, self.config, self.mesh = tasks, data, config, mesh
+        self.checkpoints, self.stop = checkpoints, stop
+        self.place = NamedSharding(mesh, ROWS)
+        self.total = config.steps * config.accumulate
+
+    def go(self, folder, progress, watch) -> TrainState:
+        """Everything from the resume to the last save."""
+        params = self.tasks[0].params
+        same = {"task": self.tasks[0].name, "concepts": len(self.tasks), **lasting(self.config)}
+        self.same = {**same, "frozen": of_tree(params)}
+        states = jax.device_put(farm_state(self.tasks, self.config), self.place)
+        k, states = self._resumed(states)
+        step = farm_step(self.tasks[0], self.config, self.mesh)
+        report = self._reporting(folder, progress, states)
+        try:
+            while k < self.total and not self.stop.requested(k):
+                self.batches = jax.device_put(self._next(k), self.place)
+                states, metrics = step(states, params, self.batches)
                 k += 1
-                if k % config.save_every == 0 or k == total:
-                    checkpoints.save(k, states, {"data": [each.state() for each in data]})
-                    if watch:
-                        watch(k, states, jax.device_get(metrics))
-    return states
+                report.take(k, _over_concepts(metrics))
+                if k % self.config.save_every == 0 or k == self.total:
+                    report.flush()
+                    self._save(k, states, report.score(), metrics, watch)
+            return states
+        finally:
+            report.close()
+
+    def _save(self, k, states, score, metrics, watch):
+        extra = {"data": [each.state() for each in self.data], **self.same}
+        self.checkpoints.save(k, states, extra, score=score)
+        if watch:
+            watch(k, states, jax.device_get(metrics))
+
+    def _resumed(self, states):
+        found = self.checkpoints.restore(shapes_of(states), same=self.same)
+        if found is None:
+            return 0, states
+        states, k, extra = found
+        for each, where in zip(self.data, extra["data"], strict=True):
+            each.restore(where)
+        return k, states
+
+    def _next(self, k) -> dict[str, np.ndarray]:
+        """The next batch of every concept: leaves [concepts, n, ...]."""
+        batches = [each.next() for each in self.data]
+        for batch in batches:
+            check_ranges(batch, self.tasks[0].limits, k)
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
+
+    def _reporting(self, folder, progress, states) -> Report:
+        task, trained = self.tasks[0], concept(states, 0).trained
+
+        def flops():
+            first = jax.tree.map(lambda x: x[0], self.batches)
+            one = step_flops(total_loss(task, self.config), trained, task.params, first)
+            return one * len(self.tasks)
+
+        meter = Meter(
+            total=self.total,
+            examples=lambda: int(np.prod(jax.tree.leaves(self.batches)[0].shape[:2])),
+            devices=self.mesh.size,
+            flops=flops,
+            peak=peak_of(self.mesh.devices.flat[0]),
+        )
+        every, patience = self.config.log_every, self.config.patience
+        return Report(folder, every=every, patience=patience, meter=meter, progress=progress)
 
 
-def _stacked(data: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The next batch of every concept: leaves [concepts, n, ...]."""
-    batches = [each.next() for each in data]
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
-
-
-def _resumed(checkpoints, states, data):
-    found = checkpoints.restore(shapes_of(states))
-    if found is None:
-        return 0, states
-    states, k, extra = found
-    for each, where in zip(data, extra["data"], strict=True):
-        each.restore(where)
-    return k, states
+def _over_concepts(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Means over the concepts whose numbers are finite; of the streaks, the shortest."""
+    finite = {name: jnp.where(jnp.isfinite(x), x, jnp.nan) for name, x in metrics.items()}
+    means = {name: jnp.nanmean(x) for name, x in finite.items()}
+    return {**means, "streak": metrics["streak"].min()}
 
 
 def concept(states: TrainState, index: int) -> TrainState:
