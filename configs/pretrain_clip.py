@@ -42,7 +42,7 @@ def get_config() -> ConfigDict:
     """The run that made diffedit_jax/assets/emoji/clip."""
     return ConfigDict(
         dict(
-            clip=CLIP,
+            network=CLIP,
             seed=5,
             batch=64,
             steps=900,  # the weights that ship are those of step 500

@@ -23,7 +23,7 @@ def main():
     config = run.config
     if run.data is None:
         raise UserError("name a file of prompts with --data")
-    model, clip = load(config.model), load_clip(config.clip)
+    model, clip = load(config.model), load_clip(config.judge)
     for line in make_pairs(model, clip, run.data, run.out, config):
         if not run.quiet:
             print(line)

@@ -69,7 +69,7 @@ def main():
     config, out = run.config, run.out
     tokenizer.write_tokenizer(out / "tokenizer", captions.words())
     tokenize = data.load_tokenizer(out / "tokenizer")
-    text, vision = towers(config.clip.to_dict(), int(tokenize([""]).max()) + 1)
+    text, vision = towers(config.network.to_dict(), int(tokenize([""]).max()) + 1)
     params = initial(text, vision, config.seed)
     task = Task("pretrain_clip", params, contrastive(text, vision), Everything())
     batches = data.Stepped(make_batch(config, tokenize), run.share)

@@ -86,5 +86,6 @@ def complete(config: Any) -> ConfigDict:
         with found.unlocked():
             found.update(dict(config) if config else {})
     except TypeError as error:
-        raise UserError(f"a setting of the config has the wrong type: {error}") from None
+        short = " ".join(str(error).split())[:160]
+        raise UserError(f"a setting of the config has the wrong type: {short}") from None
     return found

@@ -10,8 +10,10 @@ import pytest
 
 from diffedit_jax.errors import UserError
 from diffedit_jax.training.launch import load_config
+from diffedit_jax.training.settings import complete
 
 ROOT = pathlib.Path(__file__).parents[2]
+TRAININGS = sorted(p for p in (ROOT / "configs").glob("*.py") if "method=" not in p.read_text())
 CONFIG = """from ml_collections import ConfigDict
 def get_config():
     return ConfigDict(dict(steps=3, drop=0.1, betas=(0.9, 0.99), flag=True, part=dict(size=4)))
@@ -50,6 +52,20 @@ def test_changes_that_cannot_be_are_refused(config, change, problem):
     with pytest.raises(UserError, match=problem) as told:
         load_config(config, [change])
     assert change.split("=")[0] in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("path", TRAININGS, ids=lambda p: p.stem)
+def test_the_configs_of_all_trainings_go_with_the_trainers_settings(path):
+    """As the scripts read them: a setting of a task must not take the name of the trainer's."""
+    own = load_config(path)
+    found = complete(own)
+    assert dict(own).items() <= dict(found).items() and found.log_every > 0
+
+
+def test_a_setting_of_another_type_is_one_line():
+    with pytest.raises(UserError, match="'clip'") as told:
+        complete(dict(clip=dict(many="lines", of="yaml")))
+    assert "\n" not in str(told.value)
 
 
 def test_a_config_must_be_there_and_be_one(tmp_path):

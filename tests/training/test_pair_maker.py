@@ -1,12 +1,15 @@
 """Pairs that Prompt-to-Prompt draws: what is kept, what is written, and going on."""
 
 import json
+import os
+import runpy
+import sys
 
 import numpy as np
 import pytest
 
 from diffedit_jax.errors import UserError
-from diffedit_jax.training import pair_maker, pairs
+from diffedit_jax.training import launch, pair_maker, pairs
 from diffedit_jax.training.clip_filter import scores
 from diffedit_jax.training.launch import load_config
 from tests.training import golden
@@ -70,6 +73,23 @@ def test_pairs_are_written_read_and_not_drawn_twice(model, tmp_path):
     list(pair_maker.make_pairs(model, Told(), prompts, out, config))
     assert first == {path: path.stat().st_mtime_ns for path in (out / "0000000").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in (out / "0000001").iterdir()}
+
+
+def test_the_script_draws_pairs_by_its_config_and_the_embedded_judge(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"])  # the script adds to them
+    monkeypatch.setattr(launch, "keep_compiled", lambda folder: None)
+    prompts, folder = tmp_path / "prompts.jsonl", golden.GOLDEN / "12_pipelines" / "sd1"
+    said = {"caption": "a cat", "edit": "make it a dog", "output": "a dog"}
+    prompts.write_text(json.dumps(said))
+    low = ["text=-1", "direction=-1", "image=-1", "samples=3", "steps=2", f"model={folder}"]
+    words = ["--config", str(CONFIG), "--data", str(prompts), "--out", str(tmp_path / "out")]
+    words += [word for change in low for word in ("--set", change)]
+    monkeypatch.setattr(sys, "argv", ["make_pairs.py", *words, "--quiet"])
+    runpy.run_path(str(CONFIG.parents[1] / "train" / "make_pairs.py"), run_name="__main__")
+    ((name, seeds),) = pairs.listed(tmp_path / "out")
+    assert name == "0000000" and len(seeds) == 3
+    row = json.loads((tmp_path / "out" / name / "metadata.jsonl").read_text().split("\n")[0])
+    assert -1 <= row["clip_sim_dir"] <= 1 and row["clip_sim_image"] != 0
 
 
 def test_a_broken_line_of_prompts_is_named(tmp_path):
