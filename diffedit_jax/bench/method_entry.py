@@ -23,22 +23,23 @@ def model_for(name: str, model: str) -> str | None:
     from ..methods import find
 
     channels = find(name).channels
-    if 4 in channels or Path(model).is_dir():
+    if 4 in channels:
         return model
     sister = f"{model}-{SISTERS[min(channels)]}"
-    return sister if (ASSETS / sister).is_dir() else None
+    if (ASSETS / sister).is_dir() or Path(sister).is_dir():
+        return sister
+    return model if Path(model).is_dir() else None
 
 
 def entries(options: argparse.Namespace, torch: bool, scratch: Path) -> tuple[list, dict]:
     """(pairs of (our entry, its counterpart or None), {what is left out: why})."""
     from ..methods import methods
 
-    model = options.model
+    model, names = options.model, options.methods.split(",") if options.methods else [*methods()]
     if model == random_model.FOLDER:
-        model = str(scratch / model)
-        random_model.write_random_model(Path(model))
+        model = _random_models(scratch / model, names)
     pairs, left_out = [], {}
-    for name in options.methods.split(",") if options.methods else methods():
+    for name in names:
         where = model_for(name, model)
         if where is None:
             left_out[name] = "no such model ships"
@@ -52,6 +53,16 @@ def entries(options: argparse.Namespace, torch: bool, scratch: Path) -> tuple[li
     if not torch:
         left_out["diffusers"] = "torch and diffusers are not installed"
     return pairs, left_out
+
+
+def _random_models(folder: Path, names: list[str]) -> str:
+    """Random weights of every number of channels that these methods want; the plain model."""
+    from ..methods import find
+
+    for channels in {4 if 4 in find(name).channels else min(find(name).channels) for name in names}:
+        end = f"-{SISTERS[channels]}" if channels in SISTERS else ""
+        random_model.write_random_model(folder.with_name(folder.name + end), channels)
+    return str(folder)
 
 
 def _required(name: str) -> set[str]:

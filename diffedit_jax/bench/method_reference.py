@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ COUNTERPARTS = {
     "instruct_pix2pix": "StableDiffusionInstructPix2PixPipeline",
     "paint_by_example": "PaintByExamplePipeline",
 }
+_NO_CHECKER = {"safety_checker": None, "requires_safety_checker": False}
 
 
 def picture(side: int) -> np.ndarray:
@@ -106,15 +108,38 @@ class References(dict):
 
 def _pipeline(method: str, folder: Path) -> Any:
     import diffusers
-    import torch
 
-    kind = getattr(diffusers, COUNTERPARTS[method])
-    nothing = {"safety_checker": None, "requires_safety_checker": False}
     if method == "paint_by_example":
-        nothing["feature_extractor"] = None
-    pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, **nothing)
+        pipeline = _by_example(folder)
+    else:
+        kind = getattr(diffusers, COUNTERPARTS[method])
+        pipeline = kind.from_pretrained(folder, **_NO_CHECKER)
     if method == "diffedit":
         schedule = pipeline.scheduler.config
         pipeline.inverse_scheduler = diffusers.DDIMInverseScheduler.from_config(schedule)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def _by_example(folder: Path) -> Any:
+    """Put together here, for `from_pretrained` no longer finds the module of the encoder."""
+    import diffusers
+    from diffusers.pipelines.deprecated.paint_by_example.image_encoder import (
+        PaintByExampleImageEncoder,
+    )
+    from transformers import CLIPImageProcessor, CLIPVisionConfig
+
+    index = json.loads((folder / "model_index.json").read_text())
+    kinds = {name: getattr(diffusers, index[name][1]) for name in ("unet", "vae", "scheduler")}
+    parts = {name: kind.from_pretrained(folder / name) for name, kind in kinds.items()}
+    place = folder / "image_encoder"
+    config = CLIPVisionConfig.from_pretrained(place)
+    side = config.image_size
+    return diffusers.PaintByExamplePipeline(
+        **parts,
+        **_NO_CHECKER,
+        image_encoder=PaintByExampleImageEncoder.from_pretrained(place, config=config),
+        feature_extractor=CLIPImageProcessor(
+            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+        ),
+    )

@@ -32,6 +32,17 @@ TEXT = {
     "hidden_act": "quick_gelu",
     "layer_norm_eps": 1e-5,
 }
+VISION = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "hidden_act": "quick_gelu",
+    "layer_norm_eps": 1e-5,
+}
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "num_train_timesteps": 1000,
@@ -46,34 +57,50 @@ SCHEDULER = {
 
 
 def write_random_model(
-    folder: Path, channels: int = 4, unet: dict = LARGE, vae: dict = VAE
+    folder: Path, channels: int = 4, unet: dict = LARGE, vae: dict = VAE, vision: dict = VISION
 ) -> None:
     """Writes a diffusers folder of random float16 weights (2 GB at full size).
 
     Args:
-      channels: input channels of the UNet: 4, or 8 for InstructPix2Pix.
-      unet, vae: configs; those of Stable Diffusion 1.5 if not given.
+      channels: input channels of the UNet: 4; 8 for InstructPix2Pix; 9 for Paint by Example, which
+        has an encoder of example pictures in place of the text encoder.
+      unet, vae, vision: configs; those of Stable Diffusion 1.5 and of CLIP ViT-L/14 if not given.
     """
     import jax.numpy as jnp
 
     from ..checkpoints.export import write_folder
     from ..checkpoints.load import export
     from ..checkpoints.parts import Parts
-    from ..models import AutoencoderKL, CLIPText, UNet
+    from ..models import AutoencoderKL, UNet
 
     unet = {**unet, "in_channels": channels, "out_channels": 4}
-    width = unet["cross_attention_dim"]
-    heads = {"num_attention_heads": max(width // 64, 1)}
-    text = {**TEXT, **_special_ids(), **heads, "hidden_size": width}
-    coder, encoder = AutoencoderKL.from_config(vae), CLIPText.from_config(text)
+    coder = AutoencoderKL.from_config(vae)
+    told, config, weights = _told(channels, unet["cross_attention_dim"], vision)
     parts = Parts(where="random weights")
-    parts.configs = {"unet": unet, "vae": vae, "text_encoder": text, "scheduler": SCHEDULER}
+    parts.configs = {"unet": unet, "vae": vae, told: config, "scheduler": SCHEDULER}
     parts.weights = {
         "unet": export(unet_weights(UNet.from_config(unet), unet)),
         "vae": export(random_weights(coder, (jnp.zeros((1, 64, 64, 3)),))),
-        "text_encoder": export(random_weights(encoder, (jnp.zeros((1, 77), jnp.int32),))),
+        told: export(weights),
     }
     write_folder(parts, folder, _tokenizer, dtype="float16")
+
+
+def _told(channels: int, width: int, vision: dict) -> tuple[str, dict, dict]:
+    """(name, config, weights) of the network that says what to draw."""
+    import jax.numpy as jnp
+
+    from ..models import CLIPText, Exemplar
+
+    if channels == 9:
+        config = {**vision, "projection_dim": width}
+        module = Exemplar.from_config(config)
+        side = module.image_size
+        return "image_encoder", config, random_weights(module, (jnp.zeros((1, side, side, 3)),))
+    heads = {"num_attention_heads": max(width // 64, 1)}
+    config = {**TEXT, **_special_ids(), **heads, "hidden_size": width}
+    weights = random_weights(CLIPText.from_config(config), (jnp.zeros((1, 77), jnp.int32),))
+    return "text_encoder", config, weights
 
 
 def _special_ids() -> dict[str, int]:

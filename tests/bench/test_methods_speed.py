@@ -41,3 +41,21 @@ def test_a_model_of_random_weights_runs_on_both_sides(tmp_path, capsys):
     assert row["calls"] == 1 and row["rows"] == 2  # int(2 * 0.8) steps of guidance
     assert row["ratio"] == pytest.approx(row["seconds"] / row["diffusers"], rel=2)
     assert "diffusers s" in capsys.readouterr().out
+
+
+TINY_VISION = {**random_model.VISION, "hidden_size": 64, "intermediate_size": 64, "image_size": 28,
+               "num_hidden_layers": 5, "num_attention_heads": 2}  # fmt: skip
+
+
+def test_random_models_have_sisters_for_methods_of_more_channels(tmp_path, monkeypatch):
+    small = dict(unet=unet_entry.SMALL, vae=TINY_VAE, vision=TINY_VISION)
+    real = random_model.write_random_model
+    monkeypatch.setattr(random_model, "write_random_model",
+                        lambda folder, channels: real(folder, channels, **small))  # fmt: skip
+    names = "sdedit,instruct_pix2pix,paint_by_example"
+    options = argparse.Namespace(model="sd15", steps=2, threads=1, methods=names)
+    pairs, left_out = method_entry.entries(options, True, tmp_path)
+    assert not left_out
+    models = [de.load(ours.request.split(" ")[1]) for ours, _ in pairs]
+    assert [model.in_channels for model in models] == [4, 8, 9]
+    assert models[2].exemplar is not None and not models[2].texts
