@@ -12,10 +12,11 @@ from jaxtyping import Float, UInt8
 
 from ..images.example import prepared_example
 from ..methods.paint_by_example import bilinear_mask
+from .digests import of_tree
 from .exemplars import augmented
+from .kept import forget, is_of, note, per_call
 from .pictures import posterior
 
-_PART = 50  # examples per call of the encoder
 _FILES = ("latents", "keep", "shown")
 
 
@@ -74,25 +75,32 @@ def masked(picture: np.ndarray, keep: np.ndarray) -> Float[np.ndarray, "s s 3"]:
     return ((picture - 127.5) * keep[..., None] + 127.5).astype(np.float32)
 
 
-def prepared(model: Any, drawn: Iterable[Drawn], count: int, folder: Path) -> Examples:
-    """Encodes `count` examples into files of `folder`; those that are there are read again."""
+def prepared(model: Any, drawn: Iterable[Drawn], count: int, folder: Path, about: dict) -> Examples:
+    """Encodes `count` examples into files of `folder`; those that are there are read again.
+
+    about: what the examples are, as JSON; those of other things, or of another autoencoder, are
+    drawn and encoded anew.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npy" for name in _FILES]
-    if not all(file.is_file() and len(np.load(file, mmap_mode="r")) == count for file in files):
+    about = {**about, "count": count, "autoencoder": of_tree(model.vae.params)}
+    if not all(file.is_file() for file in files) or not is_of(folder, about):
         _write(model, iter(drawn), count, files)
+        note(folder, about)
     return Examples(*(np.load(file, mmap_mode="r") for file in files))
 
 
 def _write(model, drawn, count, files) -> None:
     temporary = [file.with_suffix(".part.npy") for file in files]
-    arrays = None
-    for start in range(0, count, _PART):
-        rows = [next(drawn) for _ in range(min(_PART, count - start))]
+    arrays, most = None, per_call(model.size)
+    for start in range(0, count, most):
+        rows = [next(drawn) for _ in range(min(most, count - start))]
         parts = encoded(model, rows)
         if arrays is None:
             arrays = [_empty(p, count, part) for p, part in zip(temporary, parts, strict=True)]
         for array, part in zip(arrays, parts, strict=True):
             array[start : start + len(rows)] = part
+    forget(files[0].parent)
     for array, part, file in zip(arrays, temporary, files, strict=True):
         array.flush()
         part.replace(file)

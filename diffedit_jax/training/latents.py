@@ -12,13 +12,19 @@ import numpy as np
 from diffedit_jax.scenes import render_batch, sample_caption
 from diffedit_jax.scenes.spec import Scene
 from diffedit_jax.training.data import scenes_of, to_unit
+from diffedit_jax.training.digests import of_tree
+from diffedit_jax.training.kept import forget, is_of, note
 
 _PART = 200  # scenes per encoder call
 
 
 def encode_pool(vae: Any, params: Any, count: int, seed: int, path: Path) -> np.ndarray:
-    """Posterior means [count, h, w, c] float16 of training scenes; kept in `path` for a resume."""
-    if path.exists():
+    """Posterior means [count, h, w, c] float16 of training scenes; kept in `path` for a resume.
+
+    A pool of another autoencoder, count or seed is made anew.
+    """
+    about = {"count": count, "seed": seed, "autoencoder": of_tree(params)}
+    if is_of(path, about):
         return np.load(path)
     encode = jax.jit(lambda x: vae.apply({"params": params}, x, method="encode")[0])
     parts = []
@@ -26,7 +32,9 @@ def encode_pool(vae: Any, params: Any, count: int, seed: int, path: Path) -> np.
         pictures = to_unit(render_batch(scenes_of(seed, k, _PART)))
         parts.append(np.asarray(encode(jnp.asarray(pictures)), np.float16))
     pool = np.concatenate(parts)
+    forget(path)
     np.save(path, pool)
+    note(path, about)
     return pool
 
 

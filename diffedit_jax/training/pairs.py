@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..checkpoints.files import read_json
 from ..errors import UserError
 from ..scenes import Edit, instruction, sample_edit
 from ..scenes.edits import KINDS
+from .kept import stamp
 from .pictures import encode_all, read_square
 
 SHARES = (0.3, 0.12, 0.14, 0.1, 0.16, 0.09, 0.09)  # of each of KINDS
@@ -26,14 +27,15 @@ class Pairs:
     """Encoded pairs.
 
     Attributes:
-      source: [n, h, w, c] modes of the pictures to be edited, not scaled.
-      target: [n, h, w, c] modes of the edited pictures, scaled as the UNet takes them.
+      latents: [n, 2, h, w, c] modes of the pictures to be edited and of the edited ones, not
+        scaled.
+      scale: what the UNet takes the second multiplied by; the first it takes as it is.
       orders: the n instructions.
       share: [n] how often each is drawn, sum 1.
     """
 
-    source: np.ndarray
-    target: np.ndarray
+    latents: np.ndarray
+    scale: float
     orders: tuple[str, ...]
     share: np.ndarray
 
@@ -44,8 +46,9 @@ class Pairs:
         def make(step: int) -> dict[str, np.ndarray]:
             rng = np.random.default_rng((seed, step, 3))
             chosen = np.sort(rng.choice(len(ids), batch, p=self.share))
-            pair = (np.asarray(side[chosen], np.float32) for side in (self.target, self.source))
-            return {**dict(zip(("latent", "source"), pair, strict=True)), "ids": ids[chosen]}
+            both = np.asarray(self.latents[chosen], np.float32)
+            latent = both[:, 1] * np.float32(self.scale)
+            return {"latent": latent, "source": both[:, 0], "ids": ids[chosen]}
 
         return make
 
@@ -75,8 +78,12 @@ def rendered(count: int, seed: int) -> list[Edit]:
 def rendered_pairs(model: Any, count: int, seed: int, keep: Path) -> Pairs:
     """Encoded pairs of `rendered` edits; latents are kept in `keep` for a resume."""
     edits = rendered(count, seed)
-    pictures = ((e.source_image, e.target_image) for e in edits)
-    return _encoded(model, pictures, [instruction(e) for e in edits], np.ones(count), keep)
+
+    def picture(i):
+        return edits[i // 2].target_image if i % 2 else edits[i // 2].source_image
+
+    orders, about = [instruction(e) for e in edits], {"pictures": "rendered", "seed": seed}
+    return _encoded(model, picture, orders, np.ones(count), keep, about)
 
 
 def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
@@ -97,8 +104,10 @@ def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
         share += [1 / len(seeds)] * len(seeds)
     if not files:
         raise UserError(f"{folder} holds no pairs; see the layout in docs/personalisation.md")
-    pictures = (tuple(read_square(file, model.size) for file in pair) for pair in files)
-    return _encoded(model, pictures, orders, np.asarray(share), keep)
+    flat = [file for pair in files for file in pair]
+    about = {"pictures": stamp(flat), "size": model.size}
+    picture = lambda i: read_square(flat[i], model.size)  # noqa: E731
+    return _encoded(model, picture, orders, np.asarray(share), keep, about)
 
 
 def listed(folder: Path) -> list[tuple[str, list[str]]]:
@@ -122,10 +131,8 @@ def side_file(place: Path, seed: str, side: int) -> Path:
     raise UserError(f"{place / f'{seed}_{side}.jpg'} is missing")
 
 
-def _encoded(model, pictures: Iterable, orders, share, keep: Path) -> Pairs:
-    """Both sides of all pairs, one array on disk: [n, 2, h, w, c]."""
-    flat = (picture for pair in pictures for picture in pair)
-    latents = encode_all(model, flat, 2 * len(orders), keep)
+def _encoded(model, picture, orders, share, keep: Path, about: dict) -> Pairs:
+    """Both sides of all pairs; picture 2 k + side is one side of pair k."""
+    latents = encode_all(model, picture, 2 * len(orders), keep, about)
     both = latents.reshape(len(orders), 2, *latents.shape[1:])
-    scaled = both[:, 1] * np.asarray(model.scaling_factor, both.dtype)
-    return Pairs(both[:, 0], scaled, tuple(orders), share / share.sum())
+    return Pairs(both, float(model.scaling_factor), tuple(orders), share / share.sum())

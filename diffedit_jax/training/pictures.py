@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from ..errors import UserError
 from ..images import read
 from ..notices import tell
 from .data import to_unit
+from .digests import of_tree
 from .folders import files_of
+from .kept import forget, is_of, note, noted, per_call
 
-_PART = 100  # pictures per call of the encoder
+_SAVE = 1000  # pictures after which an encoding notes how far it is
 
 
 def read_square(source: Any, size: int) -> np.ndarray:
@@ -53,20 +55,58 @@ def read_folder(folder: Path | None, size: int, *, skip_broken: bool = False) ->
     return np.stack(found)
 
 
-def encode_all(model: Any, pictures: Iterable[np.ndarray], count: int, keep: Path) -> np.ndarray:
-    """Modes [count, h, w, c] of pictures, not scaled, float16; kept in `keep` for a resume."""
-    if keep.is_file():
-        found = np.load(keep, mmap_mode="r")
-        if len(found) == count:
-            return found
-    parts, stream = [], iter(pictures)
-    while batch := list(islice(stream, _PART)):
-        parts.append(np.asarray(posterior(model, np.stack(batch))[0], np.float16))
-    found = np.concatenate(parts)
-    temporary = keep.with_suffix(".part.npy")
-    np.save(temporary, found)
-    temporary.replace(keep)
-    return found
+def encode_all(
+    model: Any, picture: Callable[[int], Any], count: int, keep: Path, about: dict
+) -> np.ndarray:
+    """Modes [count, h, w, c] of pictures 0 .. count - 1, not scaled, float16, in the file `keep`.
+
+    It is read again if it is of the same autoencoder and of `about` (what the pictures are, as
+    JSON); an encoding that was cut off goes on. Only a part is in memory at any time. A picture
+    that is None is left out: its mode is NaN.
+    """
+    about = {**about, "count": count, "autoencoder": of_tree(model.vae.params)}
+    if not is_of(keep, about):
+        _encode(model, picture, count, keep, about)
+    return np.load(keep, mmap_mode="r")
+
+
+def _encode(model, picture, count, keep, about) -> None:
+    part, size = keep.with_suffix(".part.npy"), per_call(model.size)
+    done = saved = _done(part, about)
+    array = np.load(part, mmap_mode="r+") if done else None
+    while done < count:
+        rows = [picture(i) for i in range(done, min(done + size, count))]
+        modes = _modes(model, rows)
+        if array is None:
+            forget(part)
+            array = np.lib.format.open_memmap(part, "w+", modes.dtype, (count, *modes.shape[1:]))
+        array[done : done + len(rows)] = modes
+        done += len(rows)
+        if done - saved >= _SAVE:
+            array.flush()
+            note(part, {**about, "done": done})
+            saved = done
+    array.flush()
+    forget(keep)
+    forget(part)
+    part.replace(keep)
+    note(keep, about)
+
+
+def _done(part, about) -> int:
+    """How many pictures an encoding of the same things has behind it."""
+    found = noted(part) or {}
+    done = found.pop("done", 0)
+    return done if found == json.loads(json.dumps(about)) else 0
+
+
+def _modes(model, rows) -> np.ndarray:
+    """Modes of pictures; NaN for None, a picture that is left out."""
+    blank = np.zeros((model.size, model.size, 3), np.uint8)
+    shown = np.stack([blank if row is None else row for row in rows])
+    modes = np.array(posterior(model, shown)[0], np.float16)
+    modes[[row is None for row in rows]] = np.nan
+    return modes
 
 
 def posterior(model: Any, pictures: np.ndarray) -> tuple[Any, Any]:

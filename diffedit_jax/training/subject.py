@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import UserError
 from .folders import files_of
+from .kept import per_call
 from .pictures import posterior, read_folder
 from .templates import TEMPLATES
 
@@ -36,8 +37,9 @@ class Latents:
         return {"latent": self.mean, "deviation": self.deviation}
 
 
-def latents_of(model: Any, pictures: np.ndarray, part: int = 50) -> Latents:
+def latents_of(model: Any, pictures: np.ndarray) -> Latents:
     """Posteriors of uint8 pictures [n, h, w, 3]."""
+    part = per_call(pictures.shape[1])
     both = np.stack([pictures, pictures[:, :, ::-1]], axis=1)
     flat = both.reshape(-1, *pictures.shape[1:])
     sides = [posterior(model, flat[k : k + part]) for k in range(0, len(flat), part)]

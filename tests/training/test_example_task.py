@@ -15,12 +15,12 @@ from diffedit_jax.errors import UserError
 from diffedit_jax.methods.paint_by_example import channels
 from diffedit_jax.training import boxed_pictures, conditions, loop
 from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.examples import masked, prepared
+from diffedit_jax.training.examples import masked
 from diffedit_jax.training.launch import load_config
+from diffedit_jax.training.products import write_model
 from diffedit_jax.training.settings import complete
 from diffedit_jax.training.step import total_loss
 from diffedit_jax.training.tasks import paint_by_example as task
-from diffedit_jax.training.tasks.instruct_pix2pix import write_model
 from diffedit_jax.training.tasks.shared import learned
 from tests.golden_models import exemplar_folder
 from tests.training import golden
@@ -179,7 +179,7 @@ def test_the_hole_is_grey_and_its_latent_is_of_that_picture(model, tmp_path):
         latent = model.encode(jnp.asarray(picture[None] / 127.5 - 1, jnp.float32))[0]
         np.testing.assert_allclose(found.latents[0, row], latent, atol=5e-3)
     assert (found.latents[:, 1] > 0).all() and found.keep.shape == (6, 16, 16, 1)
-    again = prepared(model, iter(()), 6, tmp_path / "examples")  # read, not drawn
+    again = task.examples_of(model, config, None, tmp_path)
     np.testing.assert_array_equal(again.shown, found.shown)
 
 

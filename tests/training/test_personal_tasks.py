@@ -10,7 +10,7 @@ from PIL import Image
 from diffedit_jax.bundles import load
 from diffedit_jax.bundles.adapters import with_embedding, with_lora
 from diffedit_jax.errors import UserError
-from diffedit_jax.training import pairs, subject, words
+from diffedit_jax.training import pairs, products, subject, words
 from diffedit_jax.training.data import Stepped
 from diffedit_jax.training.launch import load_config
 from diffedit_jax.training.loop import fit
@@ -92,7 +92,7 @@ def test_dreambooth_draws_its_class_and_balances_the_two_halves(model, pictures,
     np.testing.assert_array_equal(batch["weight"], [2, 2, 2, 2])
     task = dreambooth.full_task(model, config)
     found = run(task, make, config, tmp_path / "out")
-    instruct_pix2pix.write_model(dreambooth.with_trained(model, found), tmp_path / "model", None)
+    products.write_model(dreambooth.with_trained(model, found), tmp_path / "model", None)
     back = load(tmp_path / "model")
     jax.tree.map(np.testing.assert_array_equal, back.denoiser.params, found["unet"])
     jax.tree.map(np.testing.assert_array_equal, back.texts[0].params, model.texts[0].params)
@@ -154,7 +154,7 @@ def test_pairs_of_a_folder(model, tmp_path, listing):
     resized = subject.read_folder(tmp_path / "data" / "b", model.size)
     assert resized.shape[1:3] == (model.size, model.size)
     if model.size == 16:
-        np.testing.assert_allclose(found.source[2], unscaled[0], atol=2e-2)
+        np.testing.assert_allclose(found.latents[2, 0], unscaled[0], atol=2e-2)
     (tmp_path / "data" / "b" / "7_1.png").unlink()
     if listing:
         with pytest.raises(UserError, match="7_1"):
@@ -190,7 +190,7 @@ def test_instructions_train_the_wider_network(model, tmp_path):
     make = found.batches(wide.tokenize, config.batch, config.seed)
     trained = run(instruct_pix2pix.instruct_task(wide, config), make, config, tmp_path / "out")
     done = instruct_pix2pix.with_unet(wide, trained)
-    instruct_pix2pix.write_model(done, tmp_path / "model", "float16")
+    products.write_model(done, tmp_path / "model", "float16")
     back = load(tmp_path / "model")
     assert back.in_channels == 8
     kernel = np.asarray(back.denoiser.params["conv_in"]["kernel"])

@@ -15,10 +15,12 @@ from ...checkpoints.clip_folder import read_clip
 from ...checkpoints.load import load
 from ...errors import UserError
 from ...models import Exemplar
+from ..agree import on_host
 from ..boxed_pictures import boxed_files, picture_examples
 from ..boxed_scenes import scene_examples
 from ..conditions import example_condition
 from ..examples import Examples, prepared
+from ..kept import digest, stamp
 from ..selections import Paths
 from ..sharding import NETWORK_RULES
 from ..task import Task
@@ -89,21 +91,24 @@ def examples_of(model: Any, config: Any, data: Path | None, out: Path) -> Exampl
     config: examples (how many are drawn and encoded), seed, curved (share of holes that are no
     boxes), jitter and margin (pixels), silhouettes and invented (of rendered scenes).
     """
-    shown = model.exemplar.module.image_size
-    ways = dict(shown=shown, curved=config.curved, jitter=config.jitter)
+    ways = dict(shown=model.exemplar.module.image_size, curved=config.curved, jitter=config.jitter)
     if data is None:
         own = dict(silhouettes=config.silhouettes, invented=config.invented)
-        drawn = scene_examples(config.seed, **own, **ways)
+        drawn, about = scene_examples(config.seed, **own, **ways), {"pictures": "rendered"}
     else:
-        drawn = picture_examples(
-            boxed_files(data), config.seed, size=model.size, margin=config.margin, **ways
-        )
-    return prepared(model, drawn, config.examples, out / "examples")
+        listed, own = boxed_files(data), dict(size=model.size, margin=config.margin)
+        drawn = picture_examples(listed, config.seed, **own, **ways)
+        about = {
+            "pictures": stamp(each.file for each in listed),
+            "boxes": digest([each.boxes for each in listed]),
+        }
+    about |= {"seed": config.seed, **own, **ways}
+    return prepared(model, drawn, config.examples, out / "examples", about)
 
 
 def with_trained(model: Any, trained: Any) -> Any:
     """The model with what was trained."""
     done = with_unet(model, trained)
-    new = flatten_dict(jax.device_get(trained["exemplar"]))
+    new = flatten_dict(on_host(trained["exemplar"]))
     params = unflatten_dict(flatten_dict(model.exemplar.params) | new)
     return done.replace(exemplar=model.exemplar.replace(params=params))
