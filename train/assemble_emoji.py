@@ -23,6 +23,7 @@ from diffedit_jax.checkpoints.parts import Parts
 from diffedit_jax.checkpoints.write import write_json, write_safetensors
 from diffedit_jax.scenes import captions, tokenizer
 from diffedit_jax.training import weights
+from diffedit_jax.training.launch import start
 
 
 def special_ids():
@@ -128,4 +129,4 @@ def write_judge(runs, folder):
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -17,6 +17,7 @@ from diffedit_jax.checkpoints.load import export
 from diffedit_jax.checkpoints.tables.exemplar import classic
 from diffedit_jax.checkpoints.write import whole_folder, write_json, write_safetensors
 from diffedit_jax.training import weights
+from diffedit_jax.training.launch import start
 from diffedit_jax.training.tasks import paint_by_example as task
 
 FILES = {"unet": "diffusion_pytorch_model.safetensors", "image_encoder": "model.safetensors"}
@@ -44,4 +45,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

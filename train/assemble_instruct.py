@@ -16,6 +16,7 @@ from configs import pretrain_unet
 from diffedit_jax.checkpoints.load import export
 from diffedit_jax.checkpoints.write import whole_folder, write_json, write_safetensors
 from diffedit_jax.training import weights
+from diffedit_jax.training.launch import start
 
 
 def main():
@@ -38,4 +39,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

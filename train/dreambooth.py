@@ -12,12 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.launch import arguments
-from diffedit_jax.training.loop import fit
+from diffedit_jax.training.launch import arguments, start
+from diffedit_jax.training.products import at_end, model_bytes, write_model
 from diffedit_jax.training.tasks import dreambooth as task
-from diffedit_jax.training.tasks.instruct_pix2pix import write_model
-from diffedit_jax.training.tasks.shared import learned
 
 
 def main():
@@ -25,13 +22,16 @@ def main():
     run = arguments(__doc__)
     config = run.config
     model = load(config.model)
-    print(f"the subject is called: {task.identifier(model, config)}")
+    run.say(f"the subject is called: {task.identifier(model, config)}")
     batches = task.dreambooth_batches(model, config, run.data, run.out)
-    state = fit(task.full_task(model, config), Stepped(batches, run.share), config, run.out,
-                mesh=run.mesh, quiet=run.quiet)  # fmt: skip
-    if int(state.updates) == config.steps:  # else cut off; the same command goes on
-        write_model(task.with_trained(model, learned(state)), run.out / "model", config.dtype)
+
+    def write(found):
+        write_model(task.with_trained(model, found), run.out / "model", config.dtype)
+
+    room = model_bytes(model, config.dtype)
+    state = run.fit(task.full_task(model, config), batches, room=room)
+    at_end(write, state, config)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

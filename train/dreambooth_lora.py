@@ -12,11 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.launch import arguments
-from diffedit_jax.training.loop import fit
+from diffedit_jax.training.launch import arguments, start
+from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import dreambooth as task
-from diffedit_jax.training.tasks.shared import learned
 
 
 def main():
@@ -24,16 +22,15 @@ def main():
     run = arguments(__doc__)
     config = run.config
     model = load(config.model)
-    print(f"the subject is called: {task.identifier(model, config)}")
+    run.say(f"the subject is called: {task.identifier(model, config)}")
     batches = task.dreambooth_batches(model, config, run.data, run.out)
 
-    def keep(_, state):
+    def write(found):
         path = run.out / "lora.safetensors"
-        task.write_low_rank(path, task.lora(config), learned(state), config.layout)
+        task.write_low_rank(path, task.lora(config), found, config.layout)
 
-    fit(task.lora_task(model, config), Stepped(batches, run.share), config, run.out,
-        mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
+    run.fit(task.lora_task(model, config), batches, watch=at_saves(write))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

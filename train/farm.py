@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
 from diffedit_jax.training.farm import train_farm
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.tasks import concepts as task
 
 
@@ -26,13 +26,12 @@ def main():
     concepts = task.concepts_of(run.data, run.config)
     lessons = task.lessons(load(run.config.model), concepts, run.out)
     names = [each.name for each in concepts]
-    if not run.quiet:
-        for name, called in zip(names, lessons.called, strict=True):
-            print(f"{name} is called: {called}")
+    for name, called in zip(names, lessons.called, strict=True):
+        run.say(f"{name} is called: {called}")
     watch = task.write_all(lessons, names, run.out)
     train_farm(lessons.tasks, lessons.data, run.config, run.out, mesh=run.mesh, watch=watch,
-               quiet=run.quiet)  # fmt: skip
+               about=run.about | task.about(concepts), quiet=run.quiet)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

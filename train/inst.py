@@ -12,11 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.launch import arguments
-from diffedit_jax.training.loop import fit
+from diffedit_jax.training.launch import arguments, start
+from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import inst as task
-from diffedit_jax.training.tasks.shared import learned
 
 
 def main():
@@ -28,12 +26,11 @@ def main():
     style = task.fresh_style(model, config, shown)
     batches = task.style_batches(model, config, run.data, shown)
 
-    def keep(_, state):
-        task.write_style(run.out / "style.safetensors", style, learned(state), shown)
+    def write(found):
+        task.write_style(run.out / "style.safetensors", style, found, shown)
 
-    fit(task.style_task(model, config, style), Stepped(batches, run.share), config, run.out,
-        mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
+    run.fit(task.style_task(model, config, style), batches, watch=at_saves(write))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

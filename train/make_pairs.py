@@ -13,8 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from diffedit_jax.bundles import load
 from diffedit_jax.errors import UserError
 from diffedit_jax.metrics.clip import load_clip
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.pair_maker import make_pairs
+from diffedit_jax.training.products import produce
 
 
 def main():
@@ -24,10 +25,13 @@ def main():
     if run.data is None:
         raise UserError("name a file of prompts with --data")
     model, clip = load(config.model), load_clip(config.judge)
-    for line in make_pairs(model, clip, run.data, run.out, config):
-        if not run.quiet:
-            print(line)
+
+    def make():
+        for line in make_pairs(model, clip, run.data, run.out, config):
+            run.say(line)
+
+    produce(make)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -13,12 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
 from diffedit_jax.training import weights
-from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.launch import arguments
-from diffedit_jax.training.loop import fit
+from diffedit_jax.training.launch import arguments, start
+from diffedit_jax.training.products import at_end, at_saves, model_bytes, write_model
 from diffedit_jax.training.tasks import paint_by_example as task
-from diffedit_jax.training.tasks.instruct_pix2pix import write_model
-from diffedit_jax.training.tasks.shared import learned
 
 
 def main():
@@ -29,14 +26,16 @@ def main():
     examples = task.examples_of(model, config, run.data, run.out)
     batches = examples.batches(config.batch, config.seed)
 
-    def keep(_, state):
-        weights.save(learned(state), run.out / "trained.safetensors")
+    def write(found):
+        weights.save(found, run.out / "trained.safetensors")
 
-    state = fit(task.example_task(model, config), Stepped(batches, run.share), config, run.out,
-                mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
-    if int(state.updates) == config.steps:  # else cut off; the same command goes on
-        write_model(task.with_trained(model, learned(state)), run.out / "model", config.dtype)
+    def export(found):
+        write_model(task.with_trained(model, found), run.out / "model", config.dtype)
+
+    room = model_bytes(model, config.dtype)
+    state = run.fit(task.example_task(model, config), batches, watch=at_saves(write), room=room)
+    at_end(export, state, config)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -16,8 +16,9 @@ from diffedit_jax.models.clip import CLIPText, CLIPVision
 from diffedit_jax.scenes import caption, captions, render_batch, sample_caption, tokenizer
 from diffedit_jax.training import data, weights
 from diffedit_jax.training.contrastive import contrastive
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.loop import fit
+from diffedit_jax.training.products import produce
 from diffedit_jax.training.selections import Everything
 from diffedit_jax.training.task import Task
 
@@ -67,15 +68,15 @@ def main():
     """Train and write clip.safetensors."""
     run = arguments(__doc__)
     config, out = run.config, run.out
-    tokenizer.write_tokenizer(out / "tokenizer", captions.words())
+    produce(lambda: tokenizer.write_tokenizer(out / "tokenizer", captions.words()))
     tokenize = data.load_tokenizer(out / "tokenizer")
     text, vision = towers(config.network.to_dict(), int(tokenize([""]).max()) + 1)
     params = initial(text, vision, config.seed)
     task = Task("pretrain_clip", params, contrastive(text, vision), Everything())
     batches = data.Stepped(make_batch(config, tokenize), run.share)
     final = fit(task, batches, config, out, mesh=run.mesh, quiet=run.quiet)
-    weights.save(jax.device_get(final.average), out / "clip.safetensors")
+    produce(lambda found: weights.save(found, out / "clip.safetensors"), final.average)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

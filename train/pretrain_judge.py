@@ -16,8 +16,9 @@ import optax
 from diffedit_jax.bench import judge
 from diffedit_jax.scenes import render_batch, world
 from diffedit_jax.training import data
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.loop import fit
+from diffedit_jax.training.products import produce
 from diffedit_jax.training.selections import Everything
 from diffedit_jax.training.task import Task
 
@@ -82,10 +83,13 @@ def main():
     task = Task("pretrain_judge", start, make_objective(config.noise), Everything())
     batches = data.Stepped(make_batch(config), run.share)
     final = fit(task, batches, config, run.out, mesh=run.mesh, quiet=run.quiet)
-    params = jax.device_get(final.average["judge"])
-    print(accuracy(params))
-    judge.save_judge(params, run.out / "judge.safetensors")
+
+    def write(found):
+        run.say(str(accuracy(found)))
+        judge.save_judge(found, run.out / "judge.safetensors")
+
+    produce(write, final.average["judge"])
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

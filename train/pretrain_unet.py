@@ -22,8 +22,9 @@ from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.scenes import captions, tokenizer
 from diffedit_jax.training import data, latents, objectives, weights
 from diffedit_jax.training.conditions import text_condition
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.loop import fit
+from diffedit_jax.training.products import at_saves, produce
 from diffedit_jax.training.selections import Everything
 from diffedit_jax.training.sharding import NETWORK_RULES
 from diffedit_jax.training.task import Task
@@ -78,7 +79,7 @@ def main():
     """Encode the pool, train, write unet.safetensors and text_encoder.safetensors."""
     run = arguments(__doc__)
     config, out = run.config, run.out
-    tokenizer.write_tokenizer(out / "tokenizer", captions.words())
+    produce(lambda: tokenizer.write_tokenizer(out / "tokenizer", captions.words()))
     tokenize = data.load_tokenizer(out / "tokenizer")
     empty = tokenize([""])[0]
     unet, text = networks(config, int(empty.max()) + 1)
@@ -86,13 +87,13 @@ def main():
     params = trained(model) if model else initial(unet, text, config.seed, len(empty))
     batches = data.Stepped(training_data(config, out, tokenize, model), run.share)
 
-    def save(_, now):
+    def write(found):
         for name in ("unet", "text_encoder"):
-            weights.save(jax.device_get(now.average[name]), out / f"{name}.safetensors")
+            weights.save(found[name], out / f"{name}.safetensors")
 
     task = make_task(config, unet, text, params, empty)
-    fit(task, batches, config, out, mesh=run.mesh, watch=save, quiet=run.quiet)
+    fit(task, batches, config, out, mesh=run.mesh, watch=at_saves(write), quiet=run.quiet)
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.scenes import render_batch
 from diffedit_jax.training import autoencoder, data, weights
-from diffedit_jax.training.launch import arguments
+from diffedit_jax.training.agree import by_first, on_host
+from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.loop import fit
+from diffedit_jax.training.products import produce
 from diffedit_jax.training.selections import Everything, Paths
 from diffedit_jax.training.settings import complete
 from diffedit_jax.training.task import Task
@@ -49,7 +51,7 @@ def train_both(vae, params, stage, config, run):
     part = dict(steps=stage.steps, batch=stage.batch, rate=stage.rate, warmup=stage.warmup)
     folder = run.out / stage.folder
     final = fit(task, batches, settings(config, part), folder, mesh=run.mesh, quiet=run.quiet)
-    return jax.device_get(final.average["vae"])
+    return on_host(final.average["vae"])
 
 
 def train_decoder(vae, params, config, run):
@@ -60,7 +62,7 @@ def train_decoder(vae, params, config, run):
     part = dict(steps=config.decoder_steps, batch=config.decoder_batch, rate=config.decoder_rate)
     folder = run.out / "decoder"
     final = fit(task, batches, settings(config, part), folder, mesh=run.mesh, quiet=run.quiet)
-    return selection.join(task.params, jax.device_get(final.average))["vae"]
+    return selection.join(task.params, on_host(final.average))["vae"]
 
 
 def fold(vae, params, seed, count=512):
@@ -74,10 +76,10 @@ def fold(vae, params, seed, count=512):
 def latent_space(vae, config, run):
     """The parameters that fix what a latent is: made once, so that a later UNet stays valid."""
     path = run.out / "folded.safetensors"
-    if not path.exists():
+    if not by_first(path.exists):
         params = train_both(vae, initial(vae, config), config.crops, config, run)
         params = train_both(vae, params, config.whole, config, run)
-        weights.save(fold(vae, params, config.seed + 2), path)
+        produce(lambda: weights.save(fold(vae, params, config.seed + 2), path))
     return weights.load(path)
 
 
@@ -86,11 +88,11 @@ def main():
     run = arguments(__doc__)
     vae = AutoencoderKL.from_config(run.config.network.to_dict(), dtype=jnp.bfloat16)
     params = latent_space(vae, run.config, run)
-    weights.save(params, run.out / "vae.safetensors")
+    produce(lambda: weights.save(params, run.out / "vae.safetensors"))
     if run.config.decoder_steps:
         params = train_decoder(vae, params, run.config, run)
-        weights.save(params, run.out / "vae.safetensors")
+        produce(lambda: weights.save(params, run.out / "vae.safetensors"))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

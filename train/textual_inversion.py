@@ -12,11 +12,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training.data import Stepped
-from diffedit_jax.training.launch import arguments
-from diffedit_jax.training.loop import fit
+from diffedit_jax.training.launch import arguments, start
+from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import textual_inversion as task
-from diffedit_jax.training.tasks.shared import learned
 
 
 def main():
@@ -26,12 +24,11 @@ def main():
     model, rows = task.with_word(load(config.model), config.word, config.vectors)
     batches = task.inversion_batches(model, config, run.data, rows)
 
-    def keep(_, state):
-        task.write_word(run.out / "learned_embeds.safetensors", config.word, learned(state))
+    def write(found):
+        task.write_word(run.out / "learned_embeds.safetensors", config.word, found)
 
-    fit(task.inversion_task(model, config, rows), Stepped(batches, run.share), config, run.out,
-        mesh=run.mesh, watch=keep, quiet=run.quiet)  # fmt: skip
+    run.fit(task.inversion_task(model, config, rows), batches, watch=at_saves(write))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

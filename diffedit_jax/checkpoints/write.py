@@ -1,6 +1,7 @@
 """Writing weight files whole or not at all: under a temporary name, renamed when complete."""
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -84,6 +85,37 @@ def whole_folder(path: Path) -> Iterator[Path]:
             sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exchange(new: Path, place: Path) -> None:
+    """Gives the folder `new` the name `place`, and removes the folder that had it.
+
+    Linux exchanges both names in one step, so that the name is never without a folder; elsewhere
+    there is a moment in which the old folder is called `.NAME.before`.
+
+    Raises: UserError when the place cannot be written.
+    """
+    before = new
+    with _told(place):
+        if not place.exists():
+            new.rename(place)
+        elif not _exchanged(new, place):
+            before = place.with_name(f".{place.name}.before")
+            shutil.rmtree(before, ignore_errors=True)
+            place.rename(before)
+            new.rename(place)
+        sync(place.parent)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether the kernel has exchanged two names: renameat2 with RENAME_EXCHANGE."""
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    try:
+        call = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # another system, or an old C library
+        return False
+    return call(here, os.fsencode(one), here, os.fsencode(other), both) == 0
 
 
 def sync(path: Path) -> None:

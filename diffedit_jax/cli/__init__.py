@@ -8,10 +8,9 @@ stderr; `--debug` shows where they came from.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 
-from ..errors import NotFiniteError, UserError
+from .guard import guarded
 from .options import parse
 
 _COMMANDS = dict(
@@ -29,37 +28,22 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     debug = "--debug" in arguments
-    try:
+
+    def run() -> int | None:
         options = parse(arguments)
         if options.command in ("edit", "generate", "replay", "plan"):
             from .process import prepare_process
 
             prepare_process(debug)
         module = importlib.import_module(f".{_COMMANDS[options.command]}", __name__)
-        return getattr(module, options.command)(options) or 0
-    except KeyboardInterrupt:
-        return _failed("interrupted", 130)
-    except BrokenPipeError:  # `diffedit methods | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if debug:
-            raise
-        return _failed(*_told(error))
+        return getattr(module, options.command)(options)
+
+    return guarded(run, _unexpected, debug)
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """(one line, exit code) of an exception."""
+def _unexpected(error: Exception) -> str:
+    """One line of what neither the user nor a run did wrong."""
     text = " ".join(str(error).split())
-    if isinstance(error, UserError | NotFiniteError):
-        return text, 2
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
-        return "out of memory; use a smaller --size, a smaller --batch or --dtype bfloat16", 1
-    kind = type(error).__name__
-    return f"unexpected {kind}: {text[:200]} (add --debug to see where)", 1
-
-
-def _failed(message: str, code: int) -> int:
-    line = message.encode(errors="backslashreplace").decode()
-    print(f"diffedit: {line}", file=sys.stderr)
-    return code
+        return "out of memory; use a smaller --size, a smaller --batch or --dtype bfloat16"
+    return f"unexpected {type(error).__name__}: {text[:200]} (add --debug to see where)"

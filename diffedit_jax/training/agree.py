@@ -1,4 +1,4 @@
-"""Decisions that all processes of a run take together."""
+"""What all processes of a run decide together, and what they hold together."""
 
 import json
 from collections.abc import Callable
@@ -38,6 +38,25 @@ def together(action: Callable[[], Any]) -> list[Any]:
 def by_first(action: Callable[[], Any]) -> Any:
     """Process 0 runs `action`; every process gets its result, or raises its error."""
     return together(lambda: action() if is_first() else None)[0]
+
+
+def on_host(tree: Any) -> Any:
+    """The tree with every array whole, as numpy, in the memory of this process.
+
+    Arrays that are spread over processes are gathered, one at a time; every process must call it.
+    """
+    import jax
+    import numpy as np
+
+    return jax.tree.map(lambda leaf: np.asarray(_whole(leaf)), tree)
+
+
+def _whole(leaf: Any) -> Any:
+    from jax.experimental import multihost_utils
+
+    if getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated:
+        return leaf
+    return multihost_utils.process_allgather(leaf, tiled=True)
 
 
 def _gathered(text: str) -> list[str]:

@@ -25,7 +25,7 @@ from diffedit_jax.training.lock import Lock
 from diffedit_jax.training.same import check_arrays, check_same
 from diffedit_jax.training.tree import merged, named, places, shapes_of
 
-__all__ = ["Checkpoints", "Damaged", "shapes_of"]
+__all__ = ["Checkpoints", "Damaged", "opened", "shapes_of"]
 
 _EXTRA, _STATE = "extra.json", "state"
 _SLACK = 1 << 20  # bytes of a checkpoint beside its arrays
@@ -65,6 +65,8 @@ class Checkpoints:
             raise UserError("keep_last is 1 or more, keep_best 0 or more, mode min or max")
         self.folder = _local(folder)
         self._keep = (keep_last, keep_best, 1 if mode == "min" else -1)
+        if on_error not in ("stop", "warn"):
+            raise UserError(f"on_error is stop or warn, not {on_error!r}")
         self._fallback, self._on_error = fallback, on_error
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -111,9 +113,18 @@ class Checkpoints:
         self._thread = threading.Thread(target=self._finish, args=rest, name="checkpoint")
         self._thread.start()
 
+    def check_room(self, state: Any, more: int = 0) -> None:
+        """Raises DiskFull unless a checkpoint of this state, and `more` bytes, find room."""
+        size = sum(x.nbytes for x in named(state).values())
+        what = "a checkpoint and what is written at the end need" if more else "a checkpoint needs"
+        try:
+            by_first(lambda: disk.check_room(self.folder, _room(size) + more, what))
+        except UserError as error:
+            self._refused(error)
+
     def _begin(self, place: Path, size: int) -> None:
         disk.check_writable(self.folder)
-        disk.check_room(self.folder, size + size // 50 + _SLACK)
+        disk.check_room(self.folder, _room(size))
         with disk.told(place):
             place.mkdir()
 
@@ -257,6 +268,17 @@ class Checkpoints:
             self._thread.join()
         with contextlib.suppress(Exception):
             self._leave()
+
+
+def opened(folder: Path, config: Any) -> Checkpoints:
+    """The checkpoints of a run as its settings keep them."""
+    names = ("keep_last", "keep_best", "fallback", "on_error")
+    return Checkpoints(folder, **{name: config[name] for name in names})
+
+
+def _room(size: int) -> int:
+    """Bytes on the disk of a checkpoint whose arrays have `size`."""
+    return size + size // 50 + _SLACK
 
 
 def _local(folder: str | Path) -> Path:

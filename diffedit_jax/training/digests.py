@@ -5,15 +5,18 @@ Tensorstore's data files carry no checksum: one flipped bit in them is restored 
 
 import hashlib
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from diffedit_jax.errors import UserError
 from diffedit_jax.training import disk
+from diffedit_jax.training.agree import on_host
 
 MANIFEST = "digests.json"
 _BLOCK = 1 << 22
+_FEW, _LITTLE = 1000, 1 << 28  # files, and bytes of all, that are read for a digest of a folder
 
 
 class Damaged(UserError):
@@ -83,6 +86,31 @@ def check_files(folder: Path, files: dict, names: Iterable[str]) -> None:
             raise Damaged(f"{path} cannot be read: {error.strerror}") from None
 
 
+def of_folder(path: Path) -> str:
+    """What a folder of data, or a file, holds: "12 files, " and a digest.
+
+    Of names and sizes, and of the bytes too where they are not many: a folder of millions of files
+    takes seconds. Hidden files do not count.
+    """
+    found = hashlib.sha256()
+    try:
+        files = [path] if path.is_file() else sorted(_shown(path))
+        sizes = [file.stat().st_size for file in files]
+        small = len(files) <= _FEW and sum(sizes) <= _LITTLE
+        for file, size in zip(files, sizes, strict=True):
+            own = sha256(file) if small else ""
+            found.update(f"{file.relative_to(path).as_posix()} {size} {own}\n".encode())
+    except OSError as error:
+        raise UserError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    return f"{len(files):,} files, {found.hexdigest()[:16]}"
+
+
+def _shown(folder: Path) -> Iterator[Path]:
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        yield from (Path(place) / name for name in names if not name.startswith("."))
+
+
 def of_tree(tree: Any) -> str:
     """The sha256 of names, types, shapes and bytes of a tree of arrays.
 
@@ -93,16 +121,8 @@ def of_tree(tree: Any) -> str:
 
     found = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        array = np.ascontiguousarray(_whole(leaf))
+        array = np.ascontiguousarray(on_host(leaf))
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         found.update(f"{name} {array.dtype}{list(array.shape)}\n".encode())
         found.update(array.reshape(-1).view(np.uint8))
     return found.hexdigest()
-
-
-def _whole(leaf):
-    from jax.experimental import multihost_utils
-
-    if getattr(leaf, "is_fully_addressable", True):
-        return leaf
-    return multihost_utils.process_allgather(leaf, tiled=True)

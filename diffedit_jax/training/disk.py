@@ -18,12 +18,12 @@ class DiskFull(UserError):
     """There is no room for what has to be written; nothing that was there is touched."""
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(folder: Path, needed: int, what: str = "a checkpoint needs") -> None:
     """Raises DiskFull, naming both numbers, unless `needed` bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise DiskFull(
-            f"{folder}: a checkpoint needs {needed:,} bytes, {free:,} are free; make room, or give"
+            f"{folder}: {what} {needed:,} bytes, {free:,} are free; make room, or give"
             " another --out; the checkpoints that are there are untouched"
         )
 

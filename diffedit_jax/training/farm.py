@@ -6,7 +6,7 @@ that diverges disturbs no other, and each run equals the one that it would have 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ..cli.progress import Progress
 from ..errors import UserError
-from .agree import is_first
-from .checkpoint import Checkpoints
+from .agree import is_first, on_host
+from .checkpoint import opened
 from .digests import of_tree
 from .optimisers import make_optimiser
 from .peak import peak_of, step_flops
@@ -70,19 +70,22 @@ def train_farm(
     *,
     mesh: Any = None,
     watch: Any = None,
+    about: Mapping[str, Any] | None = None,
     quiet: bool = False,
 ) -> TrainState:
-    """Train N concepts to `config.steps` updates; goes on from the newest checkpoint in `folder`.
+    """Train N concepts on the batches of `config.steps` updates, from the newest checkpoint on.
 
-    log.csv has means over the concepts; a run ends for batches that are not finite only when
-    those of every concept are.
+    As `fit`, it saves and returns early when it is told to stop. log.csv has means over the
+    concepts; a run ends for batches that are not finite only when those of every concept are.
 
     Args:
       tasks: one per concept; they share parameters, objective and condition, and differ in where
         their selection starts.
       data: one per concept, as `fit` takes it; batches of equal shapes.
       mesh: N must divide by its data times fsdp.
-      watch: called with (step, states, metrics) at every save and at the end.
+      watch: called with (step, states, metrics) at every save and at the end, by every process;
+        the metrics are on the host.
+      about: what else the concepts keep when the run goes on, as JSON.
     Returns: the stacked states; state i is what `fit` would give for concept i.
     Raises: UserError for concepts that do not divide by the mesh, a folder of another run, a number
       in a batch outside the task's limits; NotFiniteError.
@@ -92,52 +95,66 @@ def train_farm(
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     if len(tasks) % ways:
         raise UserError(f"{len(tasks)} concepts do not divide by the {ways} parts of the mesh")
-    keep = dict(keep_last=config.keep_last, keep_best=config.keep_best, fallback=config.fallback)
     with (
-        Checkpoints(folder / "checkpoints", **keep) as checkpoints,
+        opened(folder / "checkpoints", config) as checkpoints,
         stopping() as stop,
         Progress(quiet or not is_first()) as progress,
     ):
         progress.stage(f"{len(tasks)} concepts")
-        return _Farm(tasks, data, config, mesh, checkpoints, stop).go(folder, progress, watch)
+        run = _Farm(tasks, data, config, mesh, checkpoints, stop, watch)
+        return run.go(folder, progress, about or {})
 
 
 class _Farm:
     """One call of train_farm: what stays the same while the states move."""
 
-    def __init__(self, tasks, data, config, mesh, checkpoints, stop):
+    def __init__(self, tasks, data, config, mesh, checkpoints, stop, watch):
         self.tasks, self.data, self.config, self.mesh = tasks, data, config, mesh
-        self.checkpoints, self.stop = checkpoints, stop
+        self.checkpoints, self.stop, self.watch = checkpoints, stop, watch
         self.place = NamedSharding(mesh, ROWS)
         self.total = config.steps * config.accumulate
 
-    def go(self, folder, progress, watch) -> TrainState:
+    def go(self, folder, progress, about) -> TrainState:
         """Everything from the resume to the last save."""
-        params = self.tasks[0].params
-        same = {"task": self.tasks[0].name, "concepts": len(self.tasks), **lasting(self.config)}
-        self.same = {**same, "frozen": of_tree(params)}
+        task = self.tasks[0]
+        same = {"task": task.name, "concepts": len(self.tasks), **lasting(self.config), **about}
+        self.same = {**same, "frozen": of_tree(task.params)}
+        params = jax.device_put(task.params, NamedSharding(self.mesh, PartitionSpec()))
         states = jax.device_put(farm_state(self.tasks, self.config), self.place)
-        k, states = self._resumed(states)
-        step = farm_step(self.tasks[0], self.config, self.mesh)
-        report = self._reporting(folder, progress, states)
+        start, states = self._resumed(states)
+        if start < self.total:
+            self.checkpoints.check_room(states)
+        self.report = self._reporting(folder, progress, states)
         try:
-            while k < self.total and not self.stop.requested(k):
-                self.batches = jax.device_put(self._next(k), self.place)
-                states, metrics = step(states, params, self.batches)
-                k += 1
-                report.take(k, _over_concepts(metrics))
-                if k % self.config.save_every == 0 or k == self.total:
-                    report.flush()
-                    self._save(k, states, report.score(), metrics, watch)
-            return states
+            return self._steps(states, params, start)
         finally:
-            report.close()
+            self.report.close()
 
-    def _save(self, k, states, score, metrics, watch):
+    def _steps(self, states, params, start) -> TrainState:
+        k, step = start, farm_step(self.tasks[0], self.config, self.mesh)
+        while k < self.total:
+            self.batches = jax.tree.map(self._spread, self._next(k))
+            states, metrics = step(states, params, self.batches)
+            k += 1
+            self.report.take(k, _over_concepts(metrics))
+            if self.stop.requested(k):
+                break
+            if k % self.config.save_every == 0 and k < self.total:
+                self._save(k, states, metrics)
+        if k > start:
+            self._save(k, states, metrics)
+        return states
+
+    def _spread(self, x) -> jax.Array:
+        """Concepts over data and fsdp; every process has made the batches of all."""
+        return jax.make_array_from_callback(x.shape, self.place, lambda part: x[part])
+
+    def _save(self, k, states, metrics):
+        self.report.flush()
         extra = {"data": [each.state() for each in self.data], **self.same}
-        self.checkpoints.save(k, states, extra, score=score)
-        if watch:
-            watch(k, states, jax.device_get(metrics))
+        self.checkpoints.save(k, states, extra, score=self.report.score())
+        if self.watch:
+            self.watch(k, states, on_host(metrics))
 
     def _resumed(self, states):
         found = self.checkpoints.restore(shapes_of(states), same=self.same)
@@ -156,10 +173,10 @@ class _Farm:
         return jax.tree.map(lambda *leaves: np.stack(leaves), *batches)
 
     def _reporting(self, folder, progress, states) -> Report:
-        task, trained = self.tasks[0], concept(states, 0).trained
+        task, trained = self.tasks[0], concept(shapes_of(states.trained), 0)
 
         def flops():
-            first = jax.tree.map(lambda x: x[0], self.batches)
+            first = concept(shapes_of(self.batches), 0)
             one = step_flops(total_loss(task, self.config), trained, task.params, first)
             return one * len(self.tasks)
 
@@ -181,6 +198,12 @@ def _over_concepts(metrics: dict[str, Any]) -> dict[str, Any]:
     return {**means, "streak": metrics["streak"].min()}
 
 
-def concept(states: TrainState, index: int) -> TrainState:
-    """The state of one concept."""
-    return jax.tree.map(lambda leaf: leaf[index], states)
+def concept(stacked: Any, index: int) -> Any:
+    """What one concept has of a tree of stacked arrays, or of their shapes."""
+    return jax.tree.map(lambda leaf: _taken(leaf, index), stacked)
+
+
+def _taken(leaf, index):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+    return leaf[index]

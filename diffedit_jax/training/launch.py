@@ -8,12 +8,19 @@ import dataclasses
 import functools
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..cli.guard import guarded
 from ..errors import UserError
 from . import ranks
+from .agree import by_first, is_first
+from .digests import of_folder
+from .lock import Lock
 from .settings import complete
+
+_locks: list[Lock] = []  # of the runs of this process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +46,45 @@ class Launch:
 
         return share(self.mesh)
 
+    @functools.cached_property
+    def about(self) -> dict[str, str]:
+        """What of the data stays the same when the run goes on."""
+        return {"folder": by_first(lambda: of_folder(self.data))} if self.data else {}
+
+    def fit(self, task: Any, make: Callable[[int], dict], **more: Any) -> Any:
+        """`loop.fit` of this run on the batches make(step); `more` goes there too."""
+        from .data import Stepped
+        from .loop import fit
+
+        run = dict(mesh=self.mesh, about=self.about, quiet=self.quiet)
+        return fit(task, Stepped(make, self.share), self.config, self.out, **run, **more)
+
+    def say(self, text: str) -> None:
+        """Prints a line, once for all processes, unless --quiet."""
+        if not self.quiet and is_first():
+            print(text)
+
+
+def start(main: Callable[[], None]) -> None:
+    """Runs a script's main: a user's mistake, or NaN, is one line on stderr and exit code 2.
+
+    Other errors keep their traceback, and the exit code 1 with which a supervisor starts again.
+    """
+    try:
+        if code := guarded(main):
+            raise SystemExit(code)
+    finally:
+        while _locks:
+            _locks.pop().release()
+
 
 def arguments(description: str) -> Launch:
     """Read the command line of a training script and make the machine ready for it.
 
+    The out folder belongs to this run until `start` returns, or the process ends.
+
     Raises: UserError for a config that does not exist, a setting that does not exist or has the
-    wrong type, or an out folder that cannot be made.
+    wrong type, or an out folder that cannot be made or that another run is using.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,6 +108,7 @@ def _prepare(out: Path) -> None:
         raise UserError(f"cannot write {out}: {error.strerror}; give another --out") from None
     fast_cpu_flags()
     ranks.join()
+    by_first(lambda: _locks.append(Lock(out)))
     keep_compiled(out / "compiled")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax
 
 from ..cli.progress import Progress
 from .agree import is_first
-from .checkpoint import Checkpoints
+from .checkpoint import opened
 from .digests import of_tree
 from .frozen import place_frozen
 from .optimisers import make_optimiser
@@ -34,20 +34,26 @@ def fit(
     mesh: Any = None,
     watch: Callable[[int, TrainState], None] | None = None,
     look: Callable[[int, TrainState], dict[str, Any]] | None = None,
+    about: Mapping[str, Any] | None = None,
+    room: int = 0,
     quiet: bool = False,
 ) -> TrainState:
-    """Train to `config.steps` updates, going on from the newest checkpoint in `folder`.
+    """Train on the batches of `config.steps` updates, from the newest checkpoint in `folder` on.
 
     A run that was cut off and goes on is bit-equal to one that was not. SIGTERM, SIGINT or a
-    preemption notice saves and returns early: state.updates then is less than config.steps.
+    preemption notice saves and returns early: `finished(state, config)` then is False. A batch that
+    is skipped counts as a batch, but the updates are fewer then.
 
     Args:
       data: next() -> this process's part of a batch, state() -> JSON, restore(state).
       config: the trainer's settings (settings.defaults()) and the task's own.
       mesh: from `sharding.make_mesh`; by default made as config.mesh says.
-      watch: called with (step, state) at every save and at the end.
+      watch: called with (step, state) at every save and at the end, by every process.
       look: (step, state) -> {name: uint8 [n, h, w, 3]}, asked every `look_every` steps for pictures
         that show what the run can do by now.
+      about: what else a run keeps when it goes on, as JSON, such as a digest of its data.
+      room: bytes of what the caller writes at the end: a disk without them, and without those of
+        a checkpoint, is told before the first step.
     Returns:
       the final state, which is saved too.
     Raises:
@@ -57,15 +63,19 @@ def fit(
     """
     config, folder = complete(config), Path(folder)
     mesh = make_mesh(config.mesh) if mesh is None else mesh
-    keep = dict(keep_last=config.keep_last, keep_best=config.keep_best, fallback=config.fallback)
     with (
-        Checkpoints(folder / "checkpoints", **keep) as checkpoints,
+        opened(folder / "checkpoints", config) as checkpoints,
         stopping() as stop,
         Progress(quiet or not is_first()) as progress,
     ):
         progress.stage(task.name)
         run = _Run(task, data, config, mesh, checkpoints, stop, folder, progress)
-        return run.go(watch, look)
+        return run.go(watch, look, about or {}, room)
+
+
+def finished(state: TrainState, config: Any) -> bool:
+    """Whether a run has seen all its batches, those that were skipped too; else it was cut off."""
+    return int(state.step) >= config.steps * config.accumulate
 
 
 class _Run:
@@ -76,15 +86,18 @@ class _Run:
         self.checkpoints, self.stop = checkpoints, stop
         self.folder, self.progress = folder, progress
 
-    def go(self, watch, look) -> TrainState:
+    def go(self, watch, look, about, room) -> TrainState:
         """Everything from the resume to the last save."""
         self.watch, self.look = watch, look
-        about = (self.task, make_optimiser(self.config), self.config)
-        shapes = shapes_of_state(*about, self.mesh)
+        parts = (self.task, make_optimiser(self.config), self.config)
+        shapes = shapes_of_state(*parts, self.mesh)
         params = place_frozen(self.task, shapes.trained, self.mesh, self.config.compute)
-        self.same = {"task": self.task.name, **lasting(self.config), "frozen": of_tree(params)}
-        state, start = self._begin(shapes, about)
-        step = make_step(*about, placed=jax.tree.map(lambda x: x.sharding, shapes))
+        told = {"task": self.task.name, **lasting(self.config), **about}
+        self.same = {**told, "frozen": of_tree(params)}
+        state, start = self._begin(shapes, parts)
+        if not finished(state, self.config):
+            self.checkpoints.check_room(state, room)
+        step = make_step(*parts, placed=jax.tree.map(lambda x: x.sharding, shapes))
         self.report = self._reporting(shapes.trained, params)
         try:
             return self._steps(step, state, params, start)
@@ -107,11 +120,11 @@ class _Run:
         return Report(self.folder, every=config.log_every, patience=config.patience, meter=meter,
                       progress=self.progress)  # fmt: skip
 
-    def _begin(self, shapes, about) -> tuple[TrainState, int]:
+    def _begin(self, shapes, parts) -> tuple[TrainState, int]:
         """The state of the newest checkpoint, or a new one, and its step."""
         found = self.checkpoints.restore(shapes, same=self.same)
         if found is None:
-            return create_state(*about, self.mesh), 0
+            return create_state(*parts, self.mesh), 0
         state, step, extra = found
         self.data.restore(extra["data"])
         return state, step

@@ -13,7 +13,10 @@ _ADVICE = "use its settings, or another --out"
 
 
 def check_same(folder: Path, extra: Mapping, same: Mapping) -> None:
-    """Raises UserError with every value of `same` that `extra` has otherwise, up to eight."""
+    """Raises UserError with every value of `same` that `extra` has otherwise, up to eight.
+
+    What `extra` does not name is not compared: there was no such setting when it was written.
+    """
     differences = list(_differences("", extra, same))
     if differences:
         raise UserError(f"{folder} is of another run: {_listed(differences, 8)}; {_ADVICE}")
@@ -22,7 +25,8 @@ def check_same(folder: Path, extra: Mapping, same: Mapping) -> None:
 def _differences(prefix: str, found: Any, wanted: Any) -> Iterator[str]:
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for name in wanted:
-            yield from _differences(f"{prefix}{name}.", found.get(name), wanted[name])
+            if name in found:
+                yield from _differences(f"{prefix}{name}.", found[name], wanted[name])
         return
     there, here = json.dumps(found), json.dumps(wanted)
     if there != here:

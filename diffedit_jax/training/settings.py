@@ -67,16 +67,17 @@ def _reports():
         keep_last=2,  # checkpoints
         keep_best=0,  # by the mean loss since the checkpoint before
         fallback=False,  # go back to an older checkpoint when the newest is damaged
+        on_error="stop",  # or warn: go on without a checkpoint that cannot be written
     )
 
 
-_FREE = ("steps", "patience", "mesh", "remat", *_reports())
+_OUTPUT = ("dtype", "layout")  # of the files that tasks write, not of what they learn
+_FREE = ("steps", "patience", "mesh", "remat", "skip_broken", *_OUTPUT, *_reports())
 
 
 def lasting(config: Any) -> dict[str, Any]:
-    """The settings, as JSON, that a run keeps when it goes on; the others may change in between."""
-    names = [name for name in defaults() if name not in _FREE]
-    return {n: list(v) if isinstance(v := config[n], tuple) else v for n in names}
+    """The settings, the task's own too, that a run keeps when it goes on; the others may change."""
+    return {n: v for n, v in ConfigDict(config).to_dict().items() if n not in _FREE}
 
 
 def complete(config: Any) -> ConfigDict:

@@ -5,14 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoints.write import whole_file, write_safetensors
+
 
 def save(params: Any, path: Path) -> None:
-    """Write a nested dict of arrays in float32, names joined by "/"."""
+    """Write a nested dict of arrays in float32, names joined by "/", whole or not at all."""
     from flax.traverse_util import flatten_dict
-    from safetensors.numpy import save_file
 
     flat = flatten_dict(params, sep="/")
-    save_file({k: np.array(v, np.float32, order="C") for k, v in flat.items()}, str(path))
+    with whole_file(path) as temporary:
+        write_safetensors(temporary, {k: np.array(v, np.float32) for k, v in flat.items()})
 
 
 def load(path: Path) -> Any:

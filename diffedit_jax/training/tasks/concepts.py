@@ -13,9 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ...errors import UserError
-from ..agree import is_first
 from ..data import Stepped
 from ..farm import concept
+from ..products import produce
 from ..task import Task
 from . import dreambooth, textual_inversion
 from .shared import learned
@@ -38,7 +38,7 @@ class Lessons(NamedTuple):
     Attributes:
       tasks, data: one per concept.
       called: what each concept is called in prompts.
-      write: (folder, index, state of one concept) writes its file into the folder.
+      write: (folder, index, what one concept has learned) writes its file into the folder.
     """
 
     tasks: list[Task]
@@ -88,6 +88,12 @@ def _settings(path, config) -> dict:
     return found
 
 
+def about(concepts: Sequence[Concept]) -> dict[str, Any]:
+    """What concepts keep when their run goes on: {"concept": {name: its own settings}}."""
+    own = {each.name: {n: each.config[n] for n in _OWN if n in each.config} for each in concepts}
+    return {"concept": own}
+
+
 def lessons(model: Any, concepts: Sequence[Concept], out: Path) -> Lessons:
     """Words of concepts whose config has `vectors`, LoRAs of those whose has `rank`.
 
@@ -110,9 +116,9 @@ def _words(model, concepts) -> Lessons:
         tasks.append(task if not tasks else dataclasses.replace(task, params=tasks[0].params))
         data.append(Stepped(textual_inversion.inversion_batches(own, config, pictures, rows)))
 
-    def write(folder, index, state):
+    def write(folder, index, found):
         path = folder / f"{concepts[index].name}.safetensors"
-        textual_inversion.write_word(path, concepts[index].config.word, learned(state))
+        textual_inversion.write_word(path, concepts[index].config.word, found)
 
     return Lessons(tasks, data, [each.config.word for each in concepts], write)
 
@@ -124,10 +130,10 @@ def _low_ranks(model, concepts, out) -> Lessons:
         for each in concepts
     ]
 
-    def write(folder, index, state):
+    def write(folder, index, found):
         config = concepts[index].config
         path = folder / f"{concepts[index].name}.safetensors"
-        dreambooth.write_low_rank(path, dreambooth.lora(config), learned(state), config.layout)
+        dreambooth.write_low_rank(path, dreambooth.lora(config), found, config.layout)
 
     called = [dreambooth.identifier(model, each.config) for each in concepts]
     return Lessons(tasks, data, called, write)
@@ -136,16 +142,17 @@ def _low_ranks(model, concepts, out) -> Lessons:
 def write_all(found: Lessons, names: Sequence[str], out: Path) -> Callable:
     """watch(step, states, metrics) for `train_farm`: every concept's file, a line of losses.csv."""
 
-    def watch(step: int, states: Any, metrics: dict[str, np.ndarray]) -> None:
-        if not is_first():
-            return
+    def write(trained: Any, step: int, losses: np.ndarray):
         for i in range(len(names)):
-            found.write(out, i, concept(states, i))
+            found.write(out, i, concept(trained, i))
         fresh = not (out / "losses.csv").exists()
         with (out / "losses.csv").open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if fresh:
                 table.writerow(("step", *names))
-            table.writerow((step, *(float(loss) for loss in metrics["loss"])))
+            table.writerow((step, *(float(loss) for loss in losses)))
+
+    def watch(step: int, states: Any, metrics: dict[str, np.ndarray]) -> None:
+        produce(lambda trained: write(trained, step, metrics["loss"]), learned(states))
 
     return watch

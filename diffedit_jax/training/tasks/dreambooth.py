@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ...checkpoints.lora_write import write_lora
 from ...checkpoints.tables.names import key_of, to_torch
 from ...errors import UserError
+from ..agree import on_host
 from ..class_pictures import class_pictures
 from ..conditions import text_condition
 from ..objectives import prior_weights
@@ -72,6 +72,8 @@ def dreambooth_batches(
 ) -> Callable[[int], dict]:
     """Batches [subject; class] with the weights of prior preservation; without it, subject alone.
 
+    "prior" marks the class, whose errors min-SNR leaves as they are, as diffusers' script does.
+
     config: batch (both parts together), prior (weight of the class, 0: none), class_pictures (how
     many; made by the model itself into out/class), class_prompt, kind, word, templates, flip.
     """
@@ -84,24 +86,24 @@ def dreambooth_batches(
     half = config.batch // 2
     prompts = sentences(config.class_prompts, config.kind)
     pictures, which = class_pictures(model, prompts, config.class_pictures, out / "class", config)
-    own = [model.tokenize([prompts[k]]) for k in which]
+    ids_of_class = [model.tokenize([prompts[k]]) for k in which]
     parts = (
         subject_batches(subject, ids, half, config.seed, config.flip),
-        subject_batches(latents_of(model, pictures), own, half, config.seed + 1, 0.0),
+        subject_batches(latents_of(model, pictures), ids_of_class, half, config.seed + 1, 0.0),
     )
-    weight = prior_weights(half, half, config.prior)
+    own = {"weight": prior_weights(half, half, config.prior), "prior": np.arange(2 * half) >= half}
 
     def make(step: int) -> dict[str, np.ndarray]:
         first, second = (part(step) for part in parts)
         both = {name: np.concatenate([x, second[name]]) for name, x in first.items()}
-        return {**both, "weight": weight}
+        return {**both, **own}
 
     return make
 
 
 def with_trained(model: Any, trained: Any) -> Any:
     """The model with what a full run has learned."""
-    found = jax.device_get(trained)
+    found = on_host(trained)
     model = model.replace(denoiser=model.denoiser.replace(params=found["unet"]))
     if "text_encoder" not in found:
         return model
@@ -111,8 +113,7 @@ def with_trained(model: Any, trained: Any) -> Any:
 def write_low_rank(path: Path, selection: LowRank, trained: Any, layout: str) -> None:
     """A LoRA file of what was learned, "diffusers" or "kohya"."""
     layers = {}
-    for place, (down, up, alpha) in selection.modules(jax.device_get(trained)).items():
-        down, up = np.asarray(down), np.asarray(up)
+    for place, (down, up, alpha) in selection.modules(on_host(trained)).items():
         up = up if down.ndim == 2 else up[None, None]
         name = key_of((*place.split("/"), "kernel")).removesuffix(".weight")
         layers[name] = (to_torch(down, "kernel"), to_torch(up, "kernel"), alpha)

@@ -22,6 +22,7 @@ from ...images import read
 from ...images.frame import resized
 from ...methods.inst import statistics
 from ...models.style import StyleWord, fresh, placed
+from ..agree import on_host
 from ..folders import files_of
 from ..selections import Paths
 from ..subject import Latents, captions, latents_of, sentences, subject_batches
@@ -124,7 +125,7 @@ def style_batches(
 
 def with_trained(style: Style, trained: Any, shown: Paintings) -> Style:
     """The trained style, with what it says of the very pictures, on average."""
-    coder = style.coder.replace(params=jax.device_get(trained["style"]))
+    coder = style.coder.replace(params=on_host(trained["style"]))
     word = coder(jnp.asarray(shown.tokens[:, 0]))[:, 0].mean(0)
     mean, deviation = statistics(jnp.asarray(shown.mean[:, 0]))
     return style.replace(coder=coder, vector=word, mean=mean.mean(0), deviation=deviation.mean(0))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from ...bundles import save
+from ..agree import on_host
 from ..conditions import instruct_condition
 from ..pairs import Pairs, folder_pairs, rendered_pairs
 from ..selections import Paths
@@ -52,14 +51,5 @@ def instruct_pairs(model: Any, config: Any, data: Path | None, out: Path) -> Pai
 
 def with_unet(model: Any, trained: Any) -> Any:
     """The model with what was trained."""
-    both = flatten_dict(model.denoiser.params) | flatten_dict(jax.device_get(trained["unet"]))
+    both = flatten_dict(model.denoiser.params) | flatten_dict(on_host(trained["unet"]))
     return model.replace(denoiser=model.denoiser.replace(params=unflatten_dict(both)))
-
-
-def write_model(model: Any, folder: Path, dtype: str | None) -> None:
-    """A whole diffusers folder, in place of one that is there from an earlier end of this run."""
-    import shutil
-
-    if (folder / "model_index.json").is_file():
-        shutil.rmtree(folder)
-    save(model, folder, dtype=dtype or None)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from ...bundles.adapters import extended
 from ...checkpoints.embeddings_write import write_embedding
 from ...errors import UserError
+from ..agree import on_host
 from ..conditions import text_condition
 from ..selections import NewRows
 from ..subject import read_subject, subject_batches
@@ -70,4 +70,4 @@ def inversion_batches(
 
 def write_word(path: Path, word: str, trained: Any) -> None:
     """learned_embeds.safetensors, as diffusers and AUTOMATIC1111 read it."""
-    write_embedding(path, {word: np.asarray(jax.device_get(trained), np.float32)})
+    write_embedding(path, {word: np.asarray(on_host(trained), np.float32)})
