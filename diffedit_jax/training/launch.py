@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ..cli.guard import guarded
 from ..errors import UserError
 from . import ranks
 from .agree import by_first, is_first
+from .checks import check
 from .digests import of_folder
 from .lock import Lock
 from .settings import complete
@@ -95,7 +97,7 @@ def arguments(description: str) -> Launch:
     parser.add_argument("--set", action="append", default=[], metavar="name=value")
     parser.add_argument("--quiet", action="store_true", help="print nothing")
     found = parser.parse_args()
-    config = complete(load_config(found.config, found.set))
+    config = check(complete(load_config(found.config, found.set)), sys.argv[0])
     _prepare(found.out)
     return Launch(config, found.out, found.data, found.quiet)
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from diffedit_jax.errors import UserError
+from diffedit_jax.training.checks import check
 from diffedit_jax.training.launch import load_config
 from diffedit_jax.training.settings import complete
 
@@ -98,3 +99,64 @@ def test_a_training_runs_from_the_command_line_and_goes_on(tmp_path):
         refused = train(tmp_path, "--set", wrong)
         assert refused.returncode == 2 and problem in refused.stderr
         assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "problem"),
+    [
+        ("textual_inversion", "vectors=0", "vectors=0: vectors must be 1 or more"),
+        ("textual_inversion", "batch=0", "batch must be 1 or more"),
+        ("textual_inversion", "accumulate=0", "accumulate must be 1 or more"),
+        ("textual_inversion", "log_every=0", "log_every must be 1 or more"),
+        ("textual_inversion", "save_every=0", "save_every must be 1 or more"),
+        ("textual_inversion", "progressive=-1", "progressive must be 0 or more"),
+        ("textual_inversion", "flip=1.5", "flip must be from 0 to 1"),
+        ("textual_inversion", "focus=-0.5", "focus must be from 0 to 1, or -1"),
+        ("textual_inversion", "compat=offical", "compat must be one of '', 'official'"),
+        ("dreambooth", "rate=0", "rate must be a number above 0"),
+        ("dreambooth", "compute=float17", "compute must be one of 'float32', 'bfloat16'"),
+        ("dreambooth", "dtype=float8", "dtype must be one of"),
+        ("dreambooth", "class_pictures=0", "class_pictures must be 1 or more, or prior 0"),
+        ("dreambooth", "betas=(0.9, 1.5)", "betas must be two numbers"),
+        ("dreambooth", "steps=-3", "steps must be 1 or more"),
+        ("dreambooth_lora", "layout=peft", "layout must be one of 'diffusers', 'kohya'"),
+        ("dreambooth_lora", "rank=0", "rank must be 1 or more"),
+        ("make_pairs", "share=(0.9, 0.1)", "share must be two numbers, the lower one first"),
+        ("make_pairs", "image=75.0", "image must be from -1 to 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_the_start(name, change, problem):
+    path = ROOT / "configs" / f"{name}.py"
+    with pytest.raises(UserError) as told:
+        check(complete(load_config(path, [change])))
+    assert problem in str(told.value) and "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "fast"])
+def test_a_rate_that_is_no_number_is_refused(value):
+    config = complete({})
+    with config.unlocked():
+        del config["rate"]
+        config["rate"] = value
+    with pytest.raises(UserError, match="rate must be a number above 0"):
+        check(config)
+
+
+SCRIPTS = sorted(p for p in (ROOT / "train").glob("*.py") if not p.stem.startswith("assemble"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.stem)
+def test_a_script_knows_the_settings_of_its_config_alone(script):
+    names = {"farm": "dreambooth_lora", "inst": "train_inst"}
+    names |= {name: f"train_{name}" for name in ("instruct_pix2pix", "paint_by_example")}
+    config = load_config(ROOT / "configs" / f"{names.get(script.stem, script.stem)}.py")
+    own, task = complete(config), next(n for n in config if n not in complete({}))
+    assert check(own, script) is own
+    with own.unlocked():
+        own["sead"] = 3
+    with pytest.raises(UserError, match=f"{script.stem} knows no setting sead; did you mean seed?"):
+        check(own, script)
+    with own.unlocked():
+        del own["sead"], own[task]
+    with pytest.raises(UserError, match=f"does not say {task}"):
+        check(own, script)
