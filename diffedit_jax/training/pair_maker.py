@@ -35,6 +35,8 @@ def read_prompts(path: Path) -> list[dict[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8; save it as that") from None
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

@@ -111,16 +111,31 @@ def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
 
 
 def listed(folder: Path) -> list[tuple[str, list[str]]]:
-    """(name, seeds) of every prompt of a folder, in order."""
+    """(name, seeds) of every prompt of a folder, in order.
+
+    Raises: UserError for a seeds.json of another form.
+    """
     if (folder / "seeds.json").is_file():
-        with (folder / "seeds.json").open() as stream:
-            return [(str(name), [str(s) for s in seeds]) for name, seeds in json.load(stream)]
+        return _of_list(folder / "seeds.json")
     found = []
     for place in sorted(path.parent for path in folder.glob("*/prompt.json")):
         names = {path.stem for path in place.iterdir()}
         seeds = sorted(n.removesuffix("_0") for n in names if n.endswith("_0"))
         found.append((place.name, [s for s in seeds if f"{s}_1" in names]))
     return [(name, seeds) for name, seeds in found if seeds]
+
+
+def _of_list(path: Path) -> list[tuple[str, list[str]]]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is no JSON") from None
+    good = isinstance(found, list) and all(
+        isinstance(row, list) and len(row) == 2 and isinstance(row[1], list) for row in found
+    )
+    if not good:
+        raise UserError(f'{path} must be like [["0000000", ["17", "42"]], ...]')
+    return [(str(name), [str(seed) for seed in seeds]) for name, seeds in found if seeds]
 
 
 def side_file(place: Path, seed: str, side: int) -> Path:

@@ -70,8 +70,15 @@ def captions(folder: Path, word: str) -> list[tuple[str, ...]] | None:
         return None
     if not all(there):
         raise UserError(f"{files[there.index(False)]} is missing; the other pictures have one")
-    texts = [path.read_text(encoding="utf-8").strip() for path in files]
+    texts = [_said(path) for path in files]
     return [sentences(text.replace("|", " "), word) for text in texts]
+
+
+def _said(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not in UTF-8; save it as that") from None
 
 
 def subject_batches(

@@ -98,3 +98,6 @@ def test_a_broken_line_of_prompts_is_named(tmp_path):
         pair_maker.read_prompts(tmp_path / "p.jsonl")
     with pytest.raises(UserError, match="cannot be read"):
         pair_maker.read_prompts(tmp_path / "absent.jsonl")
+    (tmp_path / "p.jsonl").write_bytes('{"caption": "é"}'.encode("latin-1"))
+    with pytest.raises(UserError, match="UTF-8"):
+        pair_maker.read_prompts(tmp_path / "p.jsonl")

@@ -10,7 +10,7 @@ from PIL import Image
 from diffedit_jax.bundles import load
 from diffedit_jax.bundles.adapters import with_embedding, with_lora
 from diffedit_jax.errors import UserError
-from diffedit_jax.training import pairs, products, subject, words
+from diffedit_jax.training import objectives, pairs, products, subject, words
 from diffedit_jax.training.data import Stepped
 from diffedit_jax.training.launch import load_config
 from diffedit_jax.training.loop import fit
@@ -71,6 +71,25 @@ def test_progressive_batches_begin_with_one_vector(model, pictures):
     make = textual_inversion.inversion_batches(longer, config, pictures, rows)
     seen = [set(np.unique(make(step)["ids"])) & set(rows) for step in (0, 9, 19, 50)]
     assert seen == [set(rows[:1]), set(rows[:2]), set(rows), set(rows)]
+
+
+def test_min_snr_weighs_the_subject_alone(model, pictures, tmp_path, monkeypatch):
+    """Source: diffusers train_dreambooth.py, snr_weights of the instance part of the loss."""
+    made = np.random.default_rng(1).integers(0, 256, (3, model.size, model.size, 3), np.uint8)
+    monkeypatch.setattr(dreambooth, "class_pictures", lambda *_: (made, [0, 0, 0]))
+    monkeypatch.setattr(objectives, "ask", lambda unet, params, x, t, cond: 0 * x)
+    errors = {}
+    for gamma in (0.0, 5.0):
+        config = config_of("dreambooth", kind="cat", word="sks", class_pictures=3, min_snr=gamma,
+                           class_prompts="a {}", templates="a photo of {}")  # fmt: skip
+        make = dreambooth.dreambooth_batches(model, config, pictures, tmp_path)
+        batch = make(0) | {"t": np.int32([1, 2, 1, 2])}  # an snr of about 1000
+        task = dreambooth.full_task(model, config)
+        errors[gamma] = task.objective(task.params, None, batch, jax.random.key(0), 0)[0]
+    np.testing.assert_array_equal(batch["prior"], [False, False, True, True])
+    np.testing.assert_array_equal(errors[5.0][2:], errors[0.0][2:])
+    snr = model.schedule.abar[[1, 2]] / (1 - model.schedule.abar[[1, 2]])
+    np.testing.assert_allclose(errors[5.0][:2] / errors[0.0][:2], 5 / snr, rtol=1e-5)
 
 
 @pytest.mark.slow
@@ -161,6 +180,16 @@ def test_pairs_of_a_folder(model, tmp_path, listing):
             pairs.folder_pairs(model, tmp_path / "data", tmp_path / "other.npy")
 
 
+@pytest.mark.parametrize(
+    "text", ["[[", '{"a": ["3"]}', '["a", "b"]', '[["a", "3"]]', '[["a", ["3"], 1]]', "7"]
+)
+def test_a_list_of_pairs_of_another_form_is_one_line(tmp_path, text):
+    (tmp_path / "seeds.json").write_text(text)
+    with pytest.raises(UserError, match="seeds.json") as told:
+        pairs.listed(tmp_path)
+    assert "\n" not in str(told.value)
+
+
 def test_held_out_swaps_are_never_trained():
     edits = pairs.rendered(400, seed=1)
     assert not any(pairs.never_trained(edit) for edit in edits)
@@ -221,6 +250,10 @@ def test_mistakes_about_words_are_told(model, pictures):
         words.single_token(model.tokenizers[0], "sculptural zebra")
     (pictures / "0.txt").write_text("a {}")
     with pytest.raises(UserError, match=r"1\.txt is missing"):
+        subject.captions(pictures, "<toy>")
+    for k in range(3):
+        (pictures / f"{k}.txt").write_bytes("a {} café".encode("latin-1"))
+    with pytest.raises(UserError, match=r"0\.txt is not in UTF-8"):
         subject.captions(pictures, "<toy>")
 
 
