@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..images import read, write
 from ..methods.generate import generate
+from .agree import by_first
 from .digests import of_tree
 from .kept import forget, is_of, note, noted, per_call
 
@@ -32,8 +33,14 @@ def class_pictures(
     """
     which = [i % len(prompts) for i in range(count)]
     files = [folder / f"{i:05d}.png" for i in range(count)]
-    _clear(folder, _about(model, prompts, config))
-    part = min(_MOST, per_call(model.size))
+    by_first(lambda: _draw(model, prompts, files, config))
+    return np.stack([read(file).pixels for file in files]), which
+
+
+def _draw(model, prompts, files, config) -> None:
+    """Those of the files that are not there, or all if they are of other things."""
+    _clear(files[0].parent, _about(model, prompts, config))
+    count, part = len(files), min(_MOST, per_call(model.size))
     for start in range(0, count, part):
         if all(file.is_file() for file in files[start : start + part]):
             continue
@@ -44,7 +51,6 @@ def class_pictures(
         )  # fmt: skip
         for file, picture in zip(files[start : start + part], made, strict=False):
             write(file, picture)
-    return np.stack([read(file).pixels for file in files]), which
 
 
 def _about(model, prompts, config) -> dict:

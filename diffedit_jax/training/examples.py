@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 
 from ..images.example import prepared_example
 from ..methods.paint_by_example import bilinear_mask
+from .agree import by_first
 from .digests import of_tree
 from .exemplars import augmented
 from .kept import forget, is_of, note, per_call
@@ -84,10 +85,15 @@ def prepared(model: Any, drawn: Iterable[Drawn], count: int, folder: Path, about
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{name}.npy" for name in _FILES]
     about = {**about, "count": count, "autoencoder": of_tree(model.vae.params)}
-    if not all(file.is_file() for file in files) or not is_of(folder, about):
-        _write(model, iter(drawn), count, files)
-        note(folder, about)
+    by_first(lambda: _made(model, iter(drawn), count, files, about))
     return Examples(*(np.load(file, mmap_mode="r") for file in files))
+
+
+def _made(model, drawn, count, files, about) -> None:
+    folder = files[0].parent
+    if not all(file.is_file() for file in files) or not is_of(folder, about):
+        _write(model, drawn, count, files)
+        note(folder, about)
 
 
 def _write(model, drawn, count, files) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from diffedit_jax.scenes import render_batch, sample_caption
 from diffedit_jax.scenes.spec import Scene
+from diffedit_jax.training.agree import by_first
 from diffedit_jax.training.data import scenes_of, to_unit
 from diffedit_jax.training.digests import of_tree
 from diffedit_jax.training.kept import forget, is_of, note
@@ -24,18 +25,22 @@ def encode_pool(vae: Any, params: Any, count: int, seed: int, path: Path) -> np.
     A pool of another autoencoder, count or seed is made anew.
     """
     about = {"count": count, "seed": seed, "autoencoder": of_tree(params)}
+    by_first(lambda: _encode(vae, params, count, path, about))
+    return np.load(path)
+
+
+def _encode(vae, params, count, path, about) -> None:
     if is_of(path, about):
-        return np.load(path)
+        return
     encode = jax.jit(lambda x: vae.apply({"params": params}, x, method="encode")[0])
     parts = []
     for k in range(count // _PART):
-        pictures = to_unit(render_batch(scenes_of(seed, k, _PART)))
+        pictures = to_unit(render_batch(scenes_of(about["seed"], k, _PART)))
         parts.append(np.asarray(encode(jnp.asarray(pictures)), np.float16))
     pool = np.concatenate(parts)
     forget(path)
     np.save(path, pool)
     note(path, about)
-    return pool
 
 
 def pool_scenes(count: int, seed: int) -> list[Scene]:

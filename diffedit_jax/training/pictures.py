@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import UserError
 from ..images import read
 from ..notices import tell
+from .agree import by_first
 from .data import to_unit
 from .digests import of_tree
 from .folders import files_of
@@ -65,12 +66,13 @@ def encode_all(
     that is None is left out: its mode is NaN.
     """
     about = {**about, "count": count, "autoencoder": of_tree(model.vae.params)}
-    if not is_of(keep, about):
-        _encode(model, picture, count, keep, about)
+    by_first(lambda: _encode(model, picture, count, keep, about))
     return np.load(keep, mmap_mode="r")
 
 
 def _encode(model, picture, count, keep, about) -> None:
+    if is_of(keep, about):
+        return
     part, size = keep.with_suffix(".part.npy"), per_call(model.size)
     done = saved = _done(part, about)
     array = np.load(part, mmap_mode="r+") if done else None
