@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
             alpha=0.0,  # scale times rank; 0: the rank
             targets="transformers",  # attention, attention and text, transformers (and text)
             convolutions=0,  # rank of 3x3 convolutions and of resnets; 0: none
+            convolution_alpha=0.0,  # their scale times their rank; 0: the rank
             start="gaussian",  # or kaiming
             layout="diffusers",  # of the file, or kohya
             rate=2e-3,

@@ -124,7 +124,8 @@ class LowRank:
       rank: of linear layers and 1x1 convolutions.
       alpha: their scale times rank; None: rank.
       targets: patterns over the "/"-joined path of a module, or a name of TARGETS.
-      convolutions: rank of larger kernels (kohya's conv_dim); 0 leaves them and resnets alone.
+      convolutions: rank of larger kernels (kohya's conv_dim); 0 leaves them alone, whatever
+        `targets` says, and resnets too unless `targets` names them.
       convolution_alpha: as alpha; None: `convolutions`.
       start: "gaussian": down ~ N(0, 1 / rank^2); "kaiming": uniform in +-1 / sqrt(fan in). up is 0.
 
@@ -150,12 +151,12 @@ class LowRank:
         return unflatten_dict(found, sep="/")
 
     def join(self, params: Any, trained: Any) -> Any:
-        """The tree with every target's kernel changed."""
+        """The tree with every target's kernel changed, in float32 at least."""
         flat = flatten_dict(params, sep="/")
         for path, (down, up, alpha) in self.modules(trained).items():
             delta = jnp.matmul(down, up, precision="highest") * (alpha / up.shape[0])
             kernel = flat[f"{path}/kernel"]
-            flat[f"{path}/kernel"] = kernel + delta.astype(kernel.dtype)
+            flat[f"{path}/kernel"] = kernel + delta  # in float32; a step lowers the sum
         return unflatten_dict(flat, sep="/")
 
     def modules(self, trained: Any) -> dict[str, tuple[Any, Any, float]]:
@@ -170,6 +171,8 @@ class LowRank:
         patterns += (RESNETS,) if self.convolutions else ()
         flat = flatten_dict(params, sep="/")
         modules = {p.removesuffix("/kernel"): x for p, x in flat.items() if p.endswith("/kernel")}
+        if not self.convolutions:
+            modules = {p: x for p, x in modules.items() if not _is_wide(x.shape)}
         return {p: x for p, x in modules.items() if any(re.fullmatch(t, p) for t in patterns)}
 
     def _pair(self, key, shape):

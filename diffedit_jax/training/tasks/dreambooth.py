@@ -49,6 +49,7 @@ def lora(config: Any) -> LowRank:
         alpha=config.alpha or None,
         targets=config.targets,
         convolutions=config.convolutions,
+        convolution_alpha=config.convolution_alpha or None,
         start=config.start,
     )
 
