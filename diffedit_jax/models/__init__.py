@@ -3,7 +3,7 @@
 from diffedit_jax.models.clip import CLIPText, CLIPVision
 from diffedit_jax.models.exemplar import Exemplar
 from diffedit_jax.models.lpips import LPIPS
-from diffedit_jax.models.trunks import VGG, AlexNet
+from diffedit_jax.models.trunks import VGG, AlexNet, SqueezeNet
 from diffedit_jax.models.unet import UNet
 from diffedit_jax.models.vae import AutoencoderKL
 from diffedit_jax.models.vit import ViT
@@ -16,6 +16,7 @@ __all__ = [
     "CLIPText",
     "CLIPVision",
     "Exemplar",
+    "SqueezeNet",
     "UNet",
     "ViT",
 ]

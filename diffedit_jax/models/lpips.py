@@ -22,7 +22,7 @@ class LPIPS(nn.Module):
     normalised over their channels.
 
     Attributes:
-      trunk: AlexNet or VGG; its `taps` are the layers.
+      trunk: AlexNet, VGG or SqueezeNet; its `taps` are the layers.
       normalisation: "lpips" divides by |f| + 1e-10, "torchmetrics" (since 1.2.1) by
         sqrt(1e-8 + |f|^2).
     """

@@ -1,13 +1,15 @@
-"""AlexNet and VGG: the convolutional trunks whose features perceptual distances compare.
+"""AlexNet, VGG and SqueezeNet: the trunks whose features perceptual distances compare.
 
 Each maps [n, h, w, 3] to (last feature, {name: feature after its ReLU}). How the pixels are to be
 normalised is the caller's: LPIPS and ImageNet differ. Submodules carry torchvision's indices,
 `features.N`, so that its files load as they are.
 
-Source: Krizhevsky 2014 and Simonyan & Zisserman 2015; torchvision models/alexnet.py, models/vgg.py.
+Source: Krizhevsky 2014, Simonyan & Zisserman 2015 and Iandola et al. 2016; torchvision
+models/alexnet.py, models/vgg.py, models/squeezenet.py.
 """
 
 import flax.linen as nn
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from diffedit_jax.models.layers import Compute, Conv
@@ -71,3 +73,54 @@ class VGG(nn.Module):
                 x = seen[f"relu{stage}_{layer}"] = nn.relu(conv(x))
                 index += 2
         return x, seen
+
+
+class Fire(nn.Module):
+    """[E1 x, E3 x'] over the channels after squeezing to few of them; each product rectified.
+
+    `expanded` is the width of the 1x1 and of the 3x3 convolution, so that twice as many come out.
+    """
+
+    squeezed: int
+    expanded: int
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c_in"]) -> Float[Array, "n h w c_out"]:
+        x = nn.relu(Conv(self.squeezed, 1, 1, 0, self.compute, name="squeeze")(x))
+        pointwise = Conv(self.expanded, 1, 1, 0, self.compute, name="expand1x1")
+        spatial = Conv(self.expanded, 3, 1, 1, self.compute, name="expand3x3")
+        return nn.relu(jnp.concatenate([pointwise(x), spatial(x)], axis=-1))
+
+
+class SqueezeNet(nn.Module):
+    """SqueezeNet 1.1: features "relu1", "fire3" ... "fire12"; pictures need 17 pixels a side.
+
+    `fires` are (squeezed, expanded) of each block, which torchvision counts 3, 4, 6, 7, 9 to 12:
+    0 is the first convolution, 2, 5 and 8 are poolings.
+    """
+
+    stem: int = 64
+    fires: tuple[tuple[int, int], ...] = (
+        *((16, 64), (16, 64), (32, 128), (32, 128)),
+        *((48, 192), (48, 192), (64, 256), (64, 256)),
+    )
+    compute: Compute = Compute()
+
+    taps = ("relu1", "fire4", "fire7", "fire9", "fire10", "fire11", "fire12")
+    smallest = 17
+
+    @nn.compact
+    def __call__(self, x: Picture) -> tuple[Feature, dict[str, Feature]]:
+        seen = {}
+        x = seen["relu1"] = nn.relu(Conv(self.stem, 3, 2, 0, self.compute, name="features_0")(x))
+        for index, widths in zip((3, 4, 6, 7, 9, 10, 11, 12), self.fires, strict=True):
+            x = _pooled(x) if index in (3, 6, 9) else x
+            x = seen[f"fire{index}"] = Fire(*widths, self.compute, name=f"features_{index}")(x)
+        return x, seen
+
+
+def _pooled(x: Feature) -> Float[Array, "n h3 w3 c"]:
+    """3x3 maxima with stride 2; the last window of a side may reach over the edge (ceil_mode)."""
+    over = [(0, (side - 3) % 2) for side in x.shape[1:3]]
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=over)

