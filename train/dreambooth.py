@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
+from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_end, model_bytes, write_model
 from diffedit_jax.training.tasks import dreambooth as task
@@ -28,8 +29,9 @@ def main():
     def write(found):
         write_model(task.with_trained(model, found), run.out / "model", config.dtype)
 
-    room = model_bytes(model, config.dtype)
-    state = run.fit(task.full_task(model, config), batches, room=room)
+    made, room = task.full_task(model, config), model_bytes(model, config.dtype)
+    look = looks.of_prompts(model, made, config, task.prompts(model, config))
+    state = run.fit(made, batches, room=room, look=look)
     at_end(write, state, config)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
+from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import dreambooth as task
@@ -29,7 +30,9 @@ def main():
         path = run.out / "lora.safetensors"
         task.write_low_rank(path, task.lora(config), found, config.layout)
 
-    run.fit(task.lora_task(model, config), batches, watch=at_saves(write))
+    made = task.lora_task(model, config)
+    look = looks.of_prompts(model, made, config, task.prompts(model, config))
+    run.fit(made, batches, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

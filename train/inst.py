@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
+from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import inst as task
@@ -29,7 +30,9 @@ def main():
     def write(found):
         task.write_style(run.out / "style.safetensors", style, found, shown)
 
-    run.fit(task.style_task(model, config, style), batches, watch=at_saves(write))
+    made, now = task.style_task(model, config, style), task.styled(style, shown)
+    look = looks.of_prompts(model, made, config, task.prompts(config), now)
+    run.fit(made, batches, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training import weights
+from diffedit_jax.training import looks, weights
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_end, at_saves, model_bytes, write_model
 from diffedit_jax.training.tasks import instruct_pix2pix as task
@@ -32,8 +32,9 @@ def main():
     def export(found):
         write_model(task.with_unet(model, found), run.out / "model", config.dtype)
 
-    room = model_bytes(model, config.dtype)
-    state = run.fit(task.instruct_task(model, config), batches, watch=at_saves(write), room=room)
+    made, room = task.instruct_task(model, config), model_bytes(model, config.dtype)
+    look = looks.of_pairs(model, made, config, pairs)
+    state = run.fit(made, batches, watch=at_saves(write), look=look, room=room)
     at_end(export, state, config)
 
 

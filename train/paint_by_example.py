@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
-from diffedit_jax.training import weights
+from diffedit_jax.training import looks, weights
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_end, at_saves, model_bytes, write_model
 from diffedit_jax.training.tasks import paint_by_example as task
@@ -32,8 +32,9 @@ def main():
     def export(found):
         write_model(task.with_trained(model, found), run.out / "model", config.dtype)
 
-    room = model_bytes(model, config.dtype)
-    state = run.fit(task.example_task(model, config), batches, watch=at_saves(write), room=room)
+    made, room = task.example_task(model, config), model_bytes(model, config.dtype)
+    look = looks.of_examples(model, made, config, examples)
+    state = run.fit(made, batches, watch=at_saves(write), look=look, room=room)
     at_end(export, state, config)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
+from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import textual_inversion as task
@@ -27,7 +28,9 @@ def main():
     def write(found):
         task.write_word(run.out / "learned_embeds.safetensors", config.word, found)
 
-    run.fit(task.inversion_task(model, config, rows), batches, watch=at_saves(write))
+    made = task.inversion_task(model, config, rows)
+    look = looks.of_prompts(model, made, config, task.prompts(config))
+    run.fit(made, batches, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

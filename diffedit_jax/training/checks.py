@@ -13,12 +13,12 @@ from .settings import complete
 _ONE_OR_MORE = (
     "steps", "batch", "accumulate", "patience", "cycles", "log_every", "save_every", "keep_last",
     "vectors", "class_steps", "pairs", "examples", "pool", "samples", "keep", "rank", "heads",
-    "inner",
+    "inner", "look_count", "look_steps",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "warmup", "look_every", "keep_best", "average_after", "progressive", "convolutions",
     "jitter", "margin", "together", "class_pictures", "decay", "clip", "power", "min_snr", "offset",
-    "prior", "alpha", "convolution_alpha", "average_power", "decoder_steps",
+    "prior", "look_guidance", "alpha", "convolution_alpha", "average_power", "decoder_steps",
 )  # fmt: skip
 _SHARES = ("settle", "average", "average_least", "drop", "flip", "curved", "silhouettes",
            "invented", "dropout")  # fmt: skip
@@ -34,6 +34,8 @@ _CHOICES = {
     "on_error": ("stop", "warn"),
 }
 _CONFIGS = {"farm": ("textual_inversion", "dreambooth_lora")}
+_LOOKING = ("textual_inversion", "dreambooth", "dreambooth_lora", "inst", "instruct_pix2pix",
+            "paint_by_example")  # fmt: skip
 
 
 def check(config: Any, script: str | Path = "") -> Any:
@@ -100,6 +102,8 @@ def _check_names(config: Any, script: Path) -> None:
     shipped = _shipped(script)
     if not shipped:
         return
+    if config.look_every and script.stem not in _LOOKING:
+        raise UserError(f"{script.stem} draws no pictures while it runs; look_every must be 0")
     own = set(config)
     known = min((set(complete(each)) for each in shipped), key=lambda names: len(own ^ names))
     for name in sorted(own - known):

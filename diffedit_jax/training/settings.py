@@ -63,7 +63,10 @@ def _reports():
     return dict(
         save_every=500,  # batches, as log_every
         log_every=50,
-        look_every=0,  # validation pictures; 0: none
+        look_every=0,  # batches between validation pictures, in the folder's pictures/; 0: none
+        look_count=4,  # of them
+        look_steps=20,
+        look_guidance=4.0,
         keep_last=2,  # checkpoints
         keep_best=0,  # by the mean loss since the checkpoint before
         fallback=False,  # go back to an older checkpoint when the newest is damaged

@@ -152,6 +152,13 @@ def test_a_script_knows_the_settings_of_its_config_alone(script):
     config = load_config(ROOT / "configs" / f"{names.get(script.stem, script.stem)}.py")
     own, task = complete(config), next(n for n in config if n not in complete({}))
     assert check(own, script) is own
+    own.look_every = 5
+    if "looks.of_" in script.read_text():
+        assert check(own, script) is own
+    else:
+        with pytest.raises(UserError, match="look_every must be 0"):
+            check(own, script)
+    own.look_every = 0
     with own.unlocked():
         own["sead"] = 3
     with pytest.raises(UserError, match=f"{script.stem} knows no setting sead; did you mean seed?"):

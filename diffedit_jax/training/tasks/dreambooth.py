@@ -68,6 +68,14 @@ def _task(name, model, config, selection):
     return Task(name, frozen(model), *about)
 
 
+def prompts(model: Any, config: Any) -> dict[str, tuple[str, ...]]:
+    """What a look at the run draws: the subject, and its class where that is to stay as it is."""
+    found = {"subject": sentences(config.templates, identifier(model, config))}
+    if config.prior:
+        found["class"] = sentences(config.class_prompts, config.kind)
+    return found
+
+
 def dreambooth_batches(
     model: Any, config: Any, data: Path | None, out: Path
 ) -> Callable[[int], dict]:

@@ -24,7 +24,7 @@ from ...methods.inst import statistics
 from ...models.style import StyleWord, fresh, placed
 from ..agree import on_host
 from ..folders import files_of
-from ..selections import Paths
+from ..selections import NewRows, Paths
 from ..subject import Latents, captions, latents_of, sentences, subject_batches
 from ..task import Task
 from .shared import frozen, limits_of, objective_of
@@ -129,6 +129,22 @@ def with_trained(style: Style, trained: Any, shown: Paintings) -> Style:
     word = coder(jnp.asarray(shown.tokens[:, 0]))[:, 0].mean(0)
     mean, deviation = statistics(jnp.asarray(shown.mean[:, 0]))
     return style.replace(coder=coder, vector=word, mean=mean.mean(0), deviation=deviation.mean(0))
+
+
+def prompts(config: Any) -> dict[str, tuple[str, ...]]:
+    """What a look at the run draws: the word in its templates."""
+    return {"style": sentences(config.templates, config.word)}
+
+
+def styled(style: Style, shown: Paintings) -> Callable:
+    """(model, trained) -> the model whose word is what the module says of its pictures by then."""
+
+    def now(model, trained):
+        place = NewRows((model.tokenizers[0].token(style.word),))
+        params = place.join(frozen(model), with_trained(style, trained, shown).vector[None])
+        return model.replace(texts=(model.texts[0].replace(params=params["text_encoder"]),))
+
+    return now
 
 
 def write_style(path: Path, style: Style, trained: Any, shown: Paintings) -> None:

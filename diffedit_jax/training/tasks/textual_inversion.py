@@ -14,7 +14,7 @@ from ...errors import UserError
 from ..agree import on_host
 from ..conditions import text_condition
 from ..selections import NewRows
-from ..subject import read_subject, subject_batches
+from ..subject import read_subject, sentences, subject_batches
 from ..task import Task
 from ..words import in_use, single_token, without
 from .shared import frozen, limits_of, objective_of
@@ -45,6 +45,11 @@ def inversion_task(model: Any, config: Any, rows: tuple[int, ...]) -> Task:
         "textual_inversion", frozen(model), objective_of(model, config), selection, condition,
         limits=limits_of(model),
     )  # fmt: skip
+
+
+def prompts(config: Any) -> dict[str, tuple[str, ...]]:
+    """What a look at the run draws: the word in its templates."""
+    return {"word": sentences(config.templates, config.word)}
 
 
 def inversion_batches(
