@@ -66,7 +66,7 @@ def write_model(model: Any, folder: Path, dtype: str | None) -> None:
         raise UserError(f"{folder} is there already and is no model; remove it")
     for lost in folder.parent.glob(f".*{folder.name}.new*"):  # of a run that was killed here
         shutil.rmtree(lost, ignore_errors=True)
-    check_room(folder.parent, model_bytes(model, dtype), f"the model {folder.name} needs")
+    check_room(folder.parent, model_bytes(model, dtype), f"the {folder.name} needs")
     new = folder.with_name(f".{folder.name}.new")
     save(model, new, dtype=dtype or None)
     exchange(new, folder)

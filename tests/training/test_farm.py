@@ -1,5 +1,8 @@
 """Many concepts at once are the runs that they would have been alone."""
 
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -15,7 +18,7 @@ from diffedit_jax.training.state import create_state
 from diffedit_jax.training.step import make_step
 from diffedit_jax.training.task import Task
 from diffedit_jax.training.tasks.shared import frozen
-from tests.training import golden
+from tests.training import golden, tiny
 
 pytestmark = pytest.mark.usefixtures("highest")
 
@@ -87,6 +90,36 @@ def test_a_farm_goes_on_bit_equal(model, tmp_path):
     config.steps = 4
     again = farm.train_farm(tasks, [data_of(i) for i in range(3)], config, tmp_path / "two")
     jax.tree.map(np.testing.assert_array_equal, again, whole)
+
+
+def small_farm(folder, steps=6, stops=None, **options):
+    """Two concepts of a task that costs nothing; told to stop while it asks for batch `stops`."""
+
+    def make(step):
+        if step == stops:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return tiny.batch(step)
+
+    config = tiny.config(steps=steps, save_every=100, batch=8)
+    data = [Stepped(make), Stepped(lambda step: tiny.batch(step + 50))]
+    tasks = [tiny.task()] * 2
+    return farm.train_farm(tasks, data, config, folder, quiet=True, **options)
+
+
+def test_a_farm_that_is_told_to_stop_saves_and_goes_on_bit_equal(tmp_path, capfd):
+    whole = small_farm(tmp_path / "whole")
+    seen = []
+    stopped = small_farm(tmp_path / "parts", stops=3, watch=lambda k, s, m: seen.append(k))
+    assert "SIGTERM: saving at the end of this step" in capfd.readouterr().err
+    steps = [path.name for path in (tmp_path / "parts" / "checkpoints").glob("0*")]
+    assert seen == [4] and steps == ["00000004"] and stopped.step.tolist() == [4, 4]
+    jax.tree.map(np.testing.assert_array_equal, small_farm(tmp_path / "parts"), whole)
+
+
+def test_a_farm_of_other_concepts_is_refused(tmp_path):
+    small_farm(tmp_path, steps=2, about={"concept": {"a": {"word": "<a>"}}})
+    with pytest.raises(UserError, match='concept.a.word is "<a>" there and "<b>" here'):
+        small_farm(tmp_path, about={"concept": {"a": {"word": "<b>"}}})
 
 
 def test_concepts_must_divide_by_the_mesh(model, tmp_path):

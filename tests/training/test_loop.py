@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffedit_jax.errors import NotFiniteError
-from diffedit_jax.training import loop, weights
+from diffedit_jax.errors import NotFiniteError, UserError
+from diffedit_jax.training import digests, disk, loop, products, weights
+from diffedit_jax.training.data import Stepped
+from diffedit_jax.training.digests import of_folder
 
 from . import tiny
 
@@ -66,6 +68,88 @@ def test_batches_that_are_not_finite_end_the_run_after_a_few(tmp_path):
         loop.fit(tiny.task(broken), tiny.data(), tiny.config(patience=3), tmp_path, quiet=True)
     good = run(tmp_path / "good", 3)
     same(good.trained, run(tmp_path, 3).trained)  # the checkpoint of step 3 is still there
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_that_has_skipped_a_batch_is_finished_and_hands_out_what_it_learned(
+    tmp_path, accumulate
+):
+    def make(step):
+        found = tiny.batch(step)
+        return {"x": found["x"] * np.float32(np.nan if step == 2 else 1)}
+
+    given = []
+    for steps in (3, 6, 6):  # cut off, whole, and once more
+        config = tiny.config(steps=6, accumulate=accumulate)
+        now = tiny.config(steps=steps, accumulate=accumulate)
+        state = loop.fit(tiny.task(), Stepped(make), now, tmp_path, quiet=True)
+        products.at_end(given.append, state, config)
+    assert int(state.skipped) == 1 and int(state.updates) < 6
+    assert len(given) == 2
+    same(given[0], state.average)
+
+
+def test_settings_of_the_task_and_its_data_are_part_of_a_run(tmp_path):
+    """Those of its output, and how long and where it runs, are not."""
+
+    def go(about="3 files", **changes):
+        own = dict(word="<toy>", templates="object", layout="diffusers", part=dict(size=4))
+        config = tiny.config(steps=3, **(own | changes))
+        data = {"folder": about}
+        return loop.fit(tiny.task(), tiny.data(), config, tmp_path, about=data, quiet=True)
+
+    go()
+    go(layout="kohya", save_every=1, on_error="warn", skip_broken=True)
+    for change, said in (
+        (dict(word="<cat>"), 'word is "<toy>" there and "<cat>" here'),
+        (dict(part=dict(size=5)), "part.size is 4 there and 5 here"),
+        (dict(about="4 files"), 'folder is "3 files" there and "4 files" here'),
+    ):
+        with pytest.raises(UserError, match=said):
+            go(**change)
+    go(setting_of_a_later_version=True)
+
+
+def test_a_folder_of_data_is_known_by_names_sizes_and_bytes(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"abc")
+    (tmp_path / "b.txt").write_text("a {}")
+    seen = [of_folder(tmp_path)]
+    assert seen[0].startswith("2 files, ")
+    (tmp_path / ".hidden").write_text("nothing")
+    assert of_folder(tmp_path) == seen[0]
+    (tmp_path / "in" / "a.png").write_bytes(b"abd")
+    seen.append(of_folder(tmp_path))
+    monkeypatch.setattr(digests, "_FEW", 1)  # many files: names and sizes alone
+    seen.append(of_folder(tmp_path))
+    (tmp_path / "in" / "a.png").write_bytes(b"xyz")
+    assert of_folder(tmp_path) == seen[-1]
+    (tmp_path / "in" / "a.png").rename(tmp_path / "in" / "c.png")
+    seen.append(of_folder(tmp_path))
+    assert len(set(seen)) == 4
+
+
+def test_a_disk_without_room_for_the_end_is_told_before_the_first_step(tmp_path, monkeypatch):
+    free = disk.shutil.disk_usage(tmp_path).free
+    asked = []
+
+    def make(step):
+        asked.append(step)
+        return tiny.batch(step)
+
+    def go(**changes):
+        config = tiny.config(steps=3, **changes)
+        return loop.fit(tiny.task(), Stepped(make), config, tmp_path, room=2 * free, quiet=True)
+
+    with pytest.raises(disk.DiskFull, match="what is written at the end need"):
+        go()
+    assert not asked
+    with pytest.warns(UserWarning, match="not saved: .* at the end need"):
+        go(on_error="warn")
+    assert asked == [0, 1, 2]
+    go()  # done: there is nothing left to do
+    with pytest.raises(UserError, match="on_error is stop or warn"):
+        go(on_error="perhaps")
 
 
 def test_weights_come_back_as_they_were(tmp_path):
