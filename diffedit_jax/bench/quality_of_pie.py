@@ -20,14 +20,13 @@ import numpy as np
 
 from diffedit_jax import api, images
 from diffedit_jax.bench import shards
+from diffedit_jax.bench.pie_arguments import arguments, lacks_a_word
 from diffedit_jax.bench.pie_bench import PICTURES, SIDE, TYPES, Task, read_tasks, result_of
 from diffedit_jax.bench.pie_scores import Scores, factor
 from diffedit_jax.bench.pie_weights import NETS, scores
 from diffedit_jax.bench.quality_of_methods import tell
 from diffedit_jax.bench.statistics import mean
 from diffedit_jax.errors import NotFiniteError, UserError
-
-SEED = 1234  # of the benchmark's scripts, the same for every picture
 
 
 @dataclass(frozen=True)
@@ -70,28 +69,6 @@ class Maker:
                 return [str(error)]
         pairs = zip(sources, tasks, strict=True)
         return [self._edited([source], [task])[0] for source, task in pairs]
-
-
-def arguments(method: str, tasks: Sequence[Task]) -> dict:
-    """What the benchmark tells a method: prompts, blended words, the mask if it needs one."""
-    from diffedit_jax.methods import find
-
-    known = find(method).parameters
-    if "example" in known:
-        raise UserError(f"{method} needs an exemplar, which PIE-Bench does not have")
-    instructed = find(method).channels == (8,)
-    told = {
-        "prompt": [task.instruction if instructed else task.prompt for task in tasks],
-        "source": [task.source for task in tasks],
-        "blend_words": [task.words for task in tasks],
-        "seed": [SEED] * len(tasks),
-    }
-    if not any(told["blend_words"]):
-        del told["blend_words"]
-    found = {name: value for name, value in told.items() if name in known}
-    if "mask" in known and known["mask"].required:
-        found["mask"] = [task.edited.astype(np.float32) for task in tasks]
-    return found
 
 
 def taken(folder: Path):
@@ -170,7 +147,9 @@ def means(folder: Path, tasks: Sequence[Task], absent: dict) -> dict:
     refused = {key: row["refused"] for key, row in table.items() if row["refused"]}
     every = _means(list(table.values()))
     found = {"factors": {name: factor(name) for name in every}, "done": len(table),
-             "of": len(tasks), "absent": absent, "refused": refused, "all": every}  # fmt: skip
+             "of": len(tasks), "absent": absent, "refused": refused,
+             "lacks_a_word": [task.key for task in tasks if lacks_a_word(task)],
+             "all": every}  # fmt: skip
     for kind, name in TYPES.items():
         rows = [row for key, row in table.items() if kinds[key] == kind]
         if rows:
@@ -197,7 +176,10 @@ def _means(rows: list[dict]) -> dict:
 
 def table(found: dict) -> str:
     """Means with their intervals as lines of text."""
-    lines = [f"{found['done']} of {found['of']} pictures, {len(found['refused'])} refused"]
+    refused = found["refused"]
+    lacking = len(refused.keys() & set(found["lacks_a_word"]))
+    lines = [f"{found['done']} of {found['of']} pictures, {len(refused)} refused and left out, "
+             f"{lacking} of these with a blended word that its prompt lacks"]  # fmt: skip
     for name, row in found["all"].items():
         span = f"[{row['low']:.3f}, {row['high']:.3f}]"
         lines.append(f"{name:40s} {row['value']:9.3f}  {span:20s}  x {factor(name):g}")

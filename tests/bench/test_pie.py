@@ -8,10 +8,12 @@ import pytest
 
 from diffedit_jax import images
 from diffedit_jax.bench import quality_of_pie as pie
+from diffedit_jax.bench.pie_arguments import arguments, lacks_a_word
 from diffedit_jax.bench.pie_bench import SIDE, decode_mask, encode_mask, read_tasks, result_of
 from diffedit_jax.bench.pie_scores import COLUMNS, Scores
 from diffedit_jax.bench.pie_weights import scores
 from diffedit_jax.errors import UserError
+from diffedit_jax.methods import find
 from diffedit_jax.metrics import perceptual
 from diffedit_jax.models import SqueezeNet
 
@@ -163,6 +165,23 @@ def test_a_run_that_was_killed_goes_on_and_gives_the_same_means(folder, tmp_path
     assert run(folder, cut, counting) == wanted and asked == ["111", "922"]
 
 
+def test_pictures_refused_for_their_words_are_counted(folder, tmp_path_factory):
+    """One of the two refused ones has the word "tiger", which its prompt lacks."""
+    place = folder / "mapping_file.json"
+    entries = json.loads(place.read_text())
+    entries["111"]["blended_word"] = "cat tiger"
+    place.write_text(json.dumps(entries))
+    out = tmp_path_factory.mktemp("out")
+
+    def make(sources, tasks):
+        return ["no" if task.key != "000" else source for source, task in
+                zip(sources, tasks, strict=True)]  # fmt: skip
+
+    found = run(folder, out, make)
+    assert found["lacks_a_word"] == ["111"] and set(found["refused"]) == {"111", "922"}
+    assert "3 of 3 pictures, 2 refused and left out, 1 of these" in pie.table(found)
+
+
 def test_shards_together_are_the_whole(folder, tmp_path_factory):
     whole, parts = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parts")
     wanted = run(folder, whole)
@@ -250,10 +269,65 @@ def test_the_embedded_clip_prefers_the_prompt_of_the_picture(folder):
 
 def test_methods_are_told_the_benchmark_s_words_and_its_seed(folder):
     tasks = read_tasks(folder)
-    told = pie.arguments("pnp_inversion", tasks)
-    assert told["blend_words"] == ["cat dog", "cat dog", ""] and told["seed"] == [pie.SEED] * 3
-    assert set(pie.arguments("sdedit", tasks)) == {"prompt", "seed"}
-    assert pie.arguments("inpaint", tasks)["mask"][2].all()
+    told = arguments("pnp_inversion", tasks)
+    assert told["blend_words"] == ["cat dog", "cat dog", ""] and told["seed"] == [1234] * 3
+    assert set(arguments("sdedit", tasks)) == {"prompt", "seed"}
+    assert arguments("inpaint", tasks)["mask"][2].all()
+    assert arguments("edict", tasks[2:]).keys() == {"prompt", "source", "seed"}
+
+
+PROTOCOL = {  # run_editing_p2p.py and attention_control.py of the benchmark, for every inversion
+    "controller": "refine",
+    "self_cells": 1024,
+    "mapper": "official",
+    "cross_replace_steps": 0.4,
+    "self_replace_steps": 0.6,
+    "equalizer": [{"dog": 2}, {"dog": 2}, None],
+}
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["prompt_to_prompt", "pnp_inversion", "pnp_inversion+prompt_to_prompt",
+     "null_text+prompt_to_prompt",
+     "negative_prompt+prompt_to_prompt", "ddim_inversion+prompt_to_prompt"],
+)  # fmt: skip
+def test_prompt_to_prompt_gets_the_benchmark_s_settings(folder, method):
+    """All of them that the method has; a file without blended words weighs nothing."""
+    tasks, known = read_tasks(folder), find(method).parameters
+    told = arguments(method, tasks)
+    assert {k: told.get(k) for k in PROTOCOL if k in known} == {
+        k: v for k, v in PROTOCOL.items() if k in known
+    }
+    assert told.keys() <= known.keys() and "cross_replace_steps" in known
+    assert not {"equalizer", "blend_words"} & arguments(method, tasks[2:]).keys()
+
+
+def test_what_the_user_sets_wins_over_the_benchmark(folder, tmp_path, monkeypatch):
+    seen = {}
+
+    def edit(model, sources, method, **given):
+        seen.update(given)
+        return types.SimpleNamespace(images=sources)
+
+    monkeypatch.setattr(pie.api, "edit", edit)
+    options = {"controller": "auto", "cross_replace_steps": 0.8, "equalizer": "dog=3"}
+    tasks = read_tasks(folder)
+    sources = [np.zeros((SIDE, SIDE, 3), np.uint8)] * 3
+    pie.Maker(None, "prompt_to_prompt", tmp_path, options)(sources, tasks)
+    wanted = {k: PROTOCOL[k] for k in ("self_replace_steps", "self_cells", "mapper")} | options
+    assert {k: seen[k] for k in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("words", "lacks"),
+    [("cat dog", False), ("", False), ("Cat dog", False), ("cat tiger", True), ("dog dog", True),
+     ("dog cat", True), ("lion tiger", True)],
+)  # fmt: skip
+def test_a_blended_word_belongs_to_its_own_prompt(tmp_path, words, lacks):
+    found = {"a": entry("a.png", "1", [], words)}
+    (tmp_path / "mapping_file.json").write_text(json.dumps(found))
+    assert lacks_a_word(read_tasks(tmp_path)[0]) == lacks
 
 
 def test_a_maker_keeps_what_it_made_and_survives_a_refusal(folder, tmp_path, monkeypatch):
