@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
             inner=512,
             dropout=0.05,
             flip=0.5,  # chance of a mirrored picture
+            skip_broken=False,  # leave out pictures that cannot be read
             seed=0,
             batch=8,
             steps=240,

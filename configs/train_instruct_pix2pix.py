@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
         dict(
             model="emoji",
             pairs=20_000,  # rendered, where no --data is given
+            skip_broken=False,  # leave out pictures of --data that cannot be read
             seed=23,
             batch=32,
             steps=4500,

@@ -25,7 +25,7 @@ def main():
     model = load(config.model)
     shown = task.paintings(model, config, run.data)
     style = task.fresh_style(model, config, shown)
-    batches = task.style_batches(model, config, run.data, shown)
+    batches = task.style_batches(model, config, shown)
 
     def write(found):
         task.write_style(run.out / "style.safetensors", style, found, shown)

@@ -16,6 +16,7 @@ from ..images.frame import resized
 from ..notices import tell
 from . import boxes
 from .examples import Drawn
+from .pictures import readable
 
 LISTS = ("boxes.csv", "boxes.json")
 _CORNERS = ("left", "top", "right", "bottom")
@@ -107,6 +108,7 @@ def picture_examples(
     curved: float,
     jitter: int,
     margin: int,
+    skip_broken: bool = False,
 ) -> Iterator[Drawn]:
     """An endless stream: a random picture, a random one of its boxes, a hole, what was in it.
 
@@ -117,13 +119,18 @@ def picture_examples(
       size: pixels of the squares that are trained on.
       shown: pixels of the example pictures, which are the box and `margin` pixels around it.
       curved, jitter: of `boxes.hole`.
+      skip_broken: leaves out pictures that cannot be read, and says so.
     Raises: UserError for a box that reaches out of its picture, and when no box is left.
     """
     rng = np.random.default_rng((130_363, seed, 1))
     left = list(listed)
     while left:
         which = int(rng.integers(len(left)))
-        pixels = read(left[which].file).pixels
+        whole = lambda file, _: read(file).pixels  # noqa: E731
+        pixels = readable(left[which].file, whole, size, skip_broken)
+        if pixels is None:
+            del left[which]
+            continue
         usable = _usable(left[which], *pixels.shape[:2])
         if not usable:
             tell(f"left out: {left[which].file} has no box of 2 to 80 % of the picture")

@@ -16,7 +16,7 @@ from ..errors import UserError
 from ..scenes import Edit, instruction, sample_edit
 from ..scenes.edits import KINDS
 from .kept import stamp
-from .pictures import encode_all, read_square
+from .pictures import encode_all, read_square, readable
 
 SHARES = (0.3, 0.12, 0.14, 0.1, 0.16, 0.09, 0.09)  # of each of KINDS
 _HELD_OUT = 10  # one in so many swaps of objects is never trained
@@ -86,11 +86,12 @@ def rendered_pairs(model: Any, count: int, seed: int, keep: Path) -> Pairs:
     return _encoded(model, picture, orders, np.ones(count), keep, about)
 
 
-def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
+def folder_pairs(model: Any, folder: Path, keep: Path, *, skip_broken: bool = False) -> Pairs:
     """Encoded pairs of a folder of instruct-pix2pix' layout; each prompt counts the same.
 
     seeds.json [[name, [seed, ...]], ...] if it is there; name/prompt.json {"edit"}, and
-    name/{seed}_0.jpg and _1.jpg, before and after (.png too).
+    name/{seed}_0.jpg and _1.jpg, before and after (.png too). With `skip_broken`, pairs of which a
+    picture cannot be read are never drawn.
     Raises: UserError that names what is missing or unreadable.
     Source: timothybrooks/instruct-pix2pix edit_dataset.py.
     """
@@ -106,8 +107,24 @@ def folder_pairs(model: Any, folder: Path, keep: Path) -> Pairs:
         raise UserError(f"{folder} holds no pairs; see the layout in docs/personalisation.md")
     flat = [file for pair in files for file in pair]
     about = {"pictures": stamp(flat), "size": model.size}
-    picture = lambda i: read_square(flat[i], model.size)  # noqa: E731
-    return _encoded(model, picture, orders, np.asarray(share), keep, about)
+
+    def picture(i):
+        return readable(flat[i], read_square, model.size, skip_broken)
+
+    found = _encoded(model, picture, orders, np.asarray(share), keep, about)
+    return _good(found, folder, skip_broken)
+
+
+def _good(pairs: Pairs, folder: Path, skip_broken: bool) -> Pairs:
+    """Pairs of which a picture was left out (its mode is NaN) are never drawn."""
+    good = np.isfinite(pairs.latents[..., 0, 0, 0]).all(1)
+    if not skip_broken and not good.all():
+        raise UserError(f"{(~good).sum()} pairs of {folder} have a picture that cannot be read "
+                        "(--set skip_broken=True leaves them out)")  # fmt: skip
+    if not good.any():
+        raise UserError(f"{folder} holds no pair that can be read")
+    share = pairs.share * good
+    return dataclasses.replace(pairs, share=share / share.sum())
 
 
 def listed(folder: Path) -> list[tuple[str, list[str]]]:

@@ -36,24 +36,40 @@ def read_square(source: Any, size: int) -> np.ndarray:
     return np.array(Image.fromarray(square).resize((size, size), Image.Resampling.LANCZOS))
 
 
-def read_folder(folder: Path | None, size: int, *, skip_broken: bool = False) -> np.ndarray:
-    """Every picture of a folder, by name, uint8 [n, size, size, 3].
+def readable(source: Any, squared: Callable, size: int, skip_broken: bool) -> Any:
+    """squared(source, size); None for a picture that cannot be read, if `skip_broken`, and a line.
+
+    Raises: UserError otherwise, which names skip_broken.
+    """
+    try:
+        return squared(source, size)
+    except UserError as error:
+        if not skip_broken:
+            raise UserError(f"{error} (--set skip_broken=True leaves it out)") from None
+        tell(f"left out: {error}")
+        return None
+
+
+def read_folder(
+    folder: Path | None,
+    size: int,
+    *,
+    squared: Callable[[Any, int], np.ndarray] = read_square,
+    skip_broken: bool = False,
+) -> tuple[list[Path], np.ndarray]:
+    """(files, uint8 [n, size, size, 3]): every picture of a folder, by name.
 
     Args:
+      squared: (file, size) -> uint8 [size, size, 3].
       skip_broken: leaves out what cannot be read, and says so.
     Raises: UserError for a folder without pictures, and for the first that cannot be read.
     """
-    found = []
-    for path in files_of(folder):
-        try:
-            found.append(read_square(path, size))
-        except UserError as error:
-            if not skip_broken:
-                raise UserError(f"{error} (--set skip_broken=True leaves it out)") from None
-            tell(f"left out: {error}")
-    if not found:
+    files = files_of(folder)
+    found = {path: readable(path, squared, size, skip_broken) for path in files}
+    kept = {path: picture for path, picture in found.items() if picture is not None}
+    if not kept:
         raise UserError(f"{folder} holds no picture that can be read")
-    return np.stack(found)
+    return list(kept), np.stack(list(kept.values()))
 
 
 def encode_all(

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .folders import files_of
 from .kept import per_call
 from .pictures import posterior, read_folder
 from .templates import TEMPLATES
@@ -59,12 +58,12 @@ def sentences(templates: str, word: str) -> tuple[str, ...]:
     return tuple(text.format(word) for text in chosen)
 
 
-def captions(folder: Path, word: str) -> list[tuple[str, ...]] | None:
+def captions(pictures: Sequence[Path], word: str) -> list[tuple[str, ...]] | None:
     """Per picture, the sentence of the .txt file of its name, {} being the word; None if none has.
 
     Raises: UserError when some pictures have one and others none, or a sentence lacks the {}.
     """
-    files = [path.with_suffix(".txt") for path in files_of(folder)]
+    files = [path.with_suffix(".txt") for path in pictures]
     there = [path.is_file() for path in files]
     if not any(there):
         return None
@@ -101,10 +100,8 @@ def subject_batches(
 
 def read_subject(model: Any, data: Path | None, config: Any, word: str) -> tuple[Latents, list]:
     """(latents, per picture its sentences): captions of .txt files, else the config's templates."""
-    pictures = read_folder(data, model.size, skip_broken=config.skip_broken)
-    said = captions(data, word)
+    kept, pictures = read_folder(data, model.size, skip_broken=config.skip_broken)
+    said = captions(kept, word)
     if said is None:
         said = [sentences(config.templates, word)] * len(pictures)
-    if len(said) != len(pictures):
-        raise UserError("pictures with captions cannot be left out; remove the broken ones")
     return latents_of(model, pictures), said

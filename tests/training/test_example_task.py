@@ -295,6 +295,20 @@ def test_examples_of_a_folder_are_of_its_boxes(folder):
     assert len(seen) == 3
 
 
+def test_pictures_with_boxes_that_cannot_be_read_are_named_or_left_out(folder):
+    write_csv(folder)
+    (folder / "a.png").write_text("not a picture")
+    ways = dict(size=32, shown=28, curved=0.0, jitter=5, margin=0)
+    listed = boxed_pictures.boxed_files(folder)
+    with pytest.raises(UserError, match=r"a\.png.*skip_broken=True"):
+        list(zip(range(20), boxed_pictures.picture_examples(listed, 0, **ways), strict=False))
+    stream = boxed_pictures.picture_examples(listed, 0, skip_broken=True, **ways)
+    with pytest.warns(UserWarning, match=r"left out: .*a\.png"):
+        found = [next(stream) for _ in range(10)]
+    whole = Image.open(folder / "b.png").crop(BOXES["b.png"][0]).resize((28, 28), 3)
+    assert all((one.shown == np.array(whole)).all() for one in found)
+
+
 @pytest.mark.parametrize(
     "rows, message",
     [

@@ -103,7 +103,7 @@ def test_batches_hold_the_tokens_of_the_very_picture_mirrored_or_not(model, pain
     config = config_of(flip=0.5, batch=8, tokens="patches")
     shown = inst.paintings(model, config, paintings)
     assert shown.tokens.shape == (2, 2, 65, 128)  # the embedded CLIP's 64 patches and its pool
-    make = inst.style_batches(model, config, paintings, shown)
+    make = inst.style_batches(model, config, shown)
     batch, seen = make(0), set()
     np.testing.assert_array_equal(batch["ids"], np.repeat(model.tokenize(["*"]), 8, 0))
     for tokens, latent in zip(batch["tokens"], batch["latent"], strict=True):
@@ -124,12 +124,14 @@ def test_a_picture_becomes_a_style_that_edits(model, paintings, tmp_path):
     (paintings / "0.png").unlink()
     shown = inst.paintings(model, config, paintings)
     style = inst.fresh_style(model, config, shown)
-    make = inst.style_batches(model, config, paintings, shown)
-    task = inst.style_task(model, config, style)
+    make = inst.style_batches(model, config, shown)
+    task, now = inst.style_task(model, config, style), inst.styled(style, shown)
     state = fit(task, Stepped(make), config, tmp_path / "out", quiet=True)
     path = tmp_path / "style.safetensors"
     inst.write_style(path, style, learned(state), shown)
     found = model.learned_style(path)
+    table = now(model, learned(state)).texts[0].params["embeddings"]["token_embedding"]["embedding"]
+    np.testing.assert_allclose(table[STAR], found.vector, atol=1e-6)  # what a look draws with
     assert (found.word, found.tower, found.coder.module.inner) == ("*", "emoji", 32)
     own = style.coder.module.apply({"params": learned(state)["style"]}, shown.tokens[:, 0])
     np.testing.assert_allclose(found.vector, own[0, 0], atol=1e-5)
@@ -159,4 +161,4 @@ def test_settings_that_make_no_sense_are_refused(model, paintings, changes, why)
     with pytest.raises(UserError, match=why):
         shown = inst.paintings(model, config, paintings)
         inst.fresh_style(model, config, shown)
-        inst.style_batches(model, config, paintings, shown)
+        inst.style_batches(model, config, shown)

@@ -170,7 +170,7 @@ def test_pairs_of_a_folder(model, tmp_path, listing):
     unscaled = model.encode(
         np.asarray(Image.open(tmp_path / "data" / "b" / "7_0.png"), np.float32)[None] / 127.5 - 1
     ) / model.scaling_factor  # fmt: skip
-    resized = subject.read_folder(tmp_path / "data" / "b", model.size)
+    _, resized = subject.read_folder(tmp_path / "data" / "b", model.size)
     assert resized.shape[1:3] == (model.size, model.size)
     if model.size == 16:
         np.testing.assert_allclose(found.latents[2, 0], unscaled[0], atol=2e-2)
@@ -188,6 +188,33 @@ def test_a_list_of_pairs_of_another_form_is_one_line(tmp_path, text):
     with pytest.raises(UserError, match="seeds.json") as told:
         pairs.listed(tmp_path)
     assert "\n" not in str(told.value)
+
+
+def test_a_broken_picture_is_left_out_with_its_caption(model, pictures):
+    for k in range(3):
+        (pictures / f"{k}.txt").write_text(f"a {{}} {k}")
+    (pictures / "1.png").write_text("not a picture")
+    config = config_of("textual_inversion", skip_broken=True)
+    with pytest.warns(UserWarning, match="left out"):
+        latents, said = subject.read_subject(model, pictures, config, "<toy>")
+    assert said == [("a <toy> 0",), ("a <toy> 2",)] and len(latents.mean) == 2
+
+
+def test_a_pair_with_a_broken_picture_is_never_drawn(model, tmp_path):
+    write_pairs(tmp_path / "data", {"a": [3, 5], "b": [7]})
+    (tmp_path / "data" / "a" / "5_1.png").write_text("not a picture")
+    read = lambda **skip: pairs.folder_pairs(  # noqa: E731
+        model, tmp_path / "data", tmp_path / "keep.npy", **skip
+    )
+    with pytest.raises(UserError, match=r"5_1\.png.*skip_broken=True"):
+        read()
+    with pytest.warns(UserWarning, match=r"left out: .*5_1\.png"):
+        found = read(skip_broken=True)
+    np.testing.assert_allclose(found.share, [1 / 3, 0, 2 / 3])
+    batch = found.batches(model.tokenize, 20, 0)(0)
+    assert np.isfinite(batch["latent"]).all() and np.isfinite(batch["source"]).all()
+    with pytest.raises(UserError, match="1 pairs .* skip_broken=True"):
+        read()
 
 
 def test_held_out_swaps_are_never_trained():
@@ -232,7 +259,9 @@ def test_folders_that_cannot_be_used(pictures, tmp_path, case):
         (pictures / "1.png").write_text("not a picture")
         with pytest.raises(UserError, match=r"1\.png.*skip_broken"):
             subject.read_folder(pictures, 16)
-        assert len(subject.read_folder(pictures, 16, skip_broken=True)) == 2
+        with pytest.warns(UserWarning, match="left out: .*1.png"):
+            files, found = subject.read_folder(pictures, 16, skip_broken=True)
+        assert [file.name for file in files] == ["0.png", "2.png"] and len(found) == 2
         return
     folder = tmp_path / "other"
     if case == "empty":
@@ -250,11 +279,11 @@ def test_mistakes_about_words_are_told(model, pictures):
         words.single_token(model.tokenizers[0], "sculptural zebra")
     (pictures / "0.txt").write_text("a {}")
     with pytest.raises(UserError, match=r"1\.txt is missing"):
-        subject.captions(pictures, "<toy>")
+        subject.captions(sorted(pictures.glob("*.png")), "<toy>")
     for k in range(3):
         (pictures / f"{k}.txt").write_bytes("a {} café".encode("latin-1"))
     with pytest.raises(UserError, match=r"0\.txt is not in UTF-8"):
-        subject.captions(pictures, "<toy>")
+        subject.captions(sorted(pictures.glob("*.png")), "<toy>")
 
 
 def test_a_lora_of_nothing_is_refused(model):

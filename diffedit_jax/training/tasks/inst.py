@@ -23,7 +23,7 @@ from ...images.frame import resized
 from ...methods.inst import statistics
 from ...models.style import StyleWord, fresh, placed
 from ..agree import on_host
-from ..folders import files_of
+from ..pictures import read_folder
 from ..selections import NewRows, Paths
 from ..subject import Latents, captions, latents_of, sentences, subject_batches
 from ..task import Task
@@ -36,9 +36,11 @@ class Paintings(Latents):
 
     Attributes:
       tokens: [n, 2, tokens, d]; the second of the two is of the mirrored picture.
+      files: the n pictures.
     """
 
     tokens: np.ndarray
+    files: tuple[Path, ...]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """{name in a batch: [n, 2, ...]}."""
@@ -48,18 +50,22 @@ class Paintings(Latents):
 def paintings(model: Any, config: Any, data: Path | None) -> Paintings:
     """The pictures of a folder, squashed to the model's square, as latents and image tokens.
 
-    config: tower, tokens, compat.
+    config: tower, tokens, compat, skip_broken.
     Source: zyxElsa/InST ldm/data/personalized.py (bicubic, no crop).
     """
-    side = (model.size, model.size)
-    pictures = np.stack([resized(read(f).pixels, side, "BICUBIC") for f in files_of(data)])
+    ways = dict(squared=_squashed, skip_broken=config.skip_broken)
+    files, pictures = read_folder(data, model.size, **ways)
     tower = load_tower(config.tower)
     both = np.stack([pictures, pictures[:, :, ::-1]], axis=1)
     seen = image_tokens(tower, list(both.reshape(-1, *pictures.shape[1:])),
                         tokens=config.tokens, compat=config.compat)  # fmt: skip
     latents = latents_of(model, pictures)
     tokens = np.asarray(seen).reshape(len(pictures), 2, *seen.shape[1:])
-    return Paintings(latents.mean, latents.deviation, tokens)
+    return Paintings(latents.mean, latents.deviation, tokens, tuple(files))
+
+
+def _squashed(file: Path, size: int) -> np.ndarray:
+    return resized(read(file).pixels, (size, size), "BICUBIC")
 
 
 def fresh_style(model: Any, config: Any, shown: Paintings) -> Style:
@@ -109,14 +115,12 @@ def style_condition(text: Any, module: StyleWord, placeholder: int) -> Callable:
     return condition
 
 
-def style_batches(
-    model: Any, config: Any, data: Path | None, shown: Paintings
-) -> Callable[[int], dict]:
+def style_batches(model: Any, config: Any, shown: Paintings) -> Callable[[int], dict]:
     """Batches of the pictures, mirrored at random, each with one of its sentences.
 
     config: word, templates ("{}": the word alone), batch, seed, flip.
     """
-    said = captions(data, config.word)
+    said = captions(shown.files, config.word)
     if said is None:
         said = [sentences(config.templates, config.word)] * len(shown.tokens)
     ids = [model.tokenize(list(texts)) for texts in said]

@@ -46,7 +46,7 @@ def instruct_pairs(model: Any, config: Any, data: Path | None, out: Path) -> Pai
     keep = out / "pairs.npy"
     if data is None:
         return rendered_pairs(model, config.pairs, config.seed, keep)
-    return folder_pairs(model, data, keep)
+    return folder_pairs(model, data, keep, skip_broken=config.skip_broken)
 
 
 def with_unet(model: Any, trained: Any) -> Any:

@@ -97,7 +97,8 @@ def examples_of(model: Any, config: Any, data: Path | None, out: Path) -> Exampl
         drawn, about = scene_examples(config.seed, **own, **ways), {"pictures": "rendered"}
     else:
         listed, own = boxed_files(data), dict(size=model.size, margin=config.margin)
-        drawn = picture_examples(listed, config.seed, **own, **ways)
+        leave = dict(skip_broken=config.skip_broken)
+        drawn = picture_examples(listed, config.seed, **own, **ways, **leave)
         about = {
             "pictures": stamp(each.file for each in listed),
             "boxes": digest([each.boxes for each in listed]),
