@@ -28,11 +28,14 @@ class Result:
       image: uint8 [h, w, 3]; [b, h, w, 3] for a batch; a list where pictures differ in size.
       recipe: everything needed to run it again, ready for JSON.
       notices: one line each for what a user may want to know (truncated prompts, alpha, ...).
+      masks: of methods that find one (diffedit): uint8 [h, w] for every picture, 255 where it might
+        change; each can be given to another edit as `mask`.
     """
 
     image: Any
     recipe: dict
     notices: tuple[str, ...] = ()
+    masks: tuple[np.ndarray, ...] = ()
 
     @property
     def images(self) -> list[np.ndarray]:
@@ -119,7 +122,17 @@ def edit(model, image, method: str, *, mask=None, example=None, size: int | None
     shared = {**chosen, "size": size, "original_size": original_size}
     notices = [n for p in pictures for n in p.notices] + _told(model, chosen) + heard
     single = not batched and len(out) == 1
-    return _result(known, model, out, inputs, shared, notices, single)
+    found = _result(known, model, out, inputs, shared, notices, single)
+    return dataclasses.replace(found, masks=_masks(heard.mask, frames, original_size))
+
+
+def _masks(mask, frames, original: bool) -> tuple[np.ndarray, ...]:
+    """What a method found, on the pictures' own parts of the canvas."""
+    if mask is None:
+        return ()
+    grey = np.round(np.asarray(mask) * 255).astype(np.uint8)[..., None]
+    cut = [f.restore(m, original=original) for f, m in zip(frames, grey, strict=True)]
+    return tuple(np.ascontiguousarray(m[..., 0]) for m in cut)
 
 
 def generate(model, prompt, *, every: bool = False, watch=None, **parameters) -> Result:

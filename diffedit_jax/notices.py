@@ -6,8 +6,20 @@ import contextlib
 import contextvars
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
-_heard: contextvars.ContextVar[list | None] = contextvars.ContextVar("heard", default=None)
+
+class Heard(list):
+    """Lines that a run told, and the mask that it found, if it looked for one.
+
+    Attributes:
+      mask: float [b, h, w] in [0, 1], 1 where the pictures might change.
+    """
+
+    mask: Any = None
+
+
+_heard: contextvars.ContextVar[Heard | None] = contextvars.ContextVar("heard", default=None)
 
 
 def tell(text: str) -> None:
@@ -19,10 +31,17 @@ def tell(text: str) -> None:
         heard.append(text)
 
 
+def show_mask(mask: Any) -> None:
+    """Hands the mask that a method found to whoever listens."""
+    heard = _heard.get()
+    if heard is not None:
+        heard.mask = mask
+
+
 @contextlib.contextmanager
-def listening() -> Iterator[list[str]]:
+def listening() -> Iterator[Heard]:
     """Collects what is told inside; `edit` puts it into the result's notices."""
-    heard: list[str] = []
+    heard = Heard()
     token = _heard.set(heard)
     try:
         yield heard

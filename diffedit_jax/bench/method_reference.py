@@ -108,12 +108,13 @@ class References(dict):
 
 def _pipeline(method: str, folder: Path) -> Any:
     import diffusers
+    import torch
 
     if method == "paint_by_example":
         pipeline = _by_example(folder)
     else:
         kind = getattr(diffusers, COUNTERPARTS[method])
-        pipeline = kind.from_pretrained(folder, **_NO_CHECKER)
+        pipeline = kind.from_pretrained(folder, torch_dtype=torch.float32, **_NO_CHECKER)
     if method == "diffedit":
         schedule = pipeline.scheduler.config
         pipeline.inverse_scheduler = diffusers.DDIMInverseScheduler.from_config(schedule)

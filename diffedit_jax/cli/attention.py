@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import images
+from .. import images, solvers
 from ..errors import UserError
 from ..methods.attention_pictures import show_attention
 from ..methods.words import listed_words, read_prompt
@@ -15,6 +15,7 @@ from .batches import Batch, canvas_of
 from .jobs import Job
 
 _OF_A_DRAWING = ("steps", "guidance", "solver", "spacing", "height", "width", "negative")
+_NOT_SEEN = ("seed", "index", "size")  # options that no drawing depends on, or that are told apart
 _OF_AN_INVERSION = ("steps", "spacing")
 
 
@@ -38,18 +39,27 @@ def checked_words(model: Any, jobs: list[Job], text: str) -> list[str]:
 def write_attention(model: Any, batch: Batch, results: list[np.ndarray], words: list[str]) -> None:
     """Writes OUT.attention.png for every job of a batch: one tile per word.
 
-    A picture that was drawn is drawn once more, with the same noise, and read on the way; a picture
-    that was edited is inverted under its source prompt, and the result under the prompt.
+    A picture that `generate` drew without further noise is drawn once more and read on the way; of
+    everything else, what was edited is inverted under its source prompt, and the result under the
+    prompt.
     """
     for job, result in zip(batch.jobs, results, strict=True):
-        drawn = job.image is None
-        rows = _drawn(model, job, words) if drawn else _inverted(model, job, result, words)
+        again = _drawn_again(model, job)
+        rows = _drawn(model, job, words) if again else _inverted(model, job, result, words)
         images.write(attention_path(job.out), _stacked(rows))
 
 
 def attention_path(out: Path) -> Path:
     """cat.png -> cat.attention.png"""
     return out.with_name(f"{out.stem}.attention.png")
+
+
+def _drawn_again(model, job: Job) -> bool:
+    """Whether the very picture can be drawn by `show_attention`: no noise, no other knobs."""
+    given = {k for k, v in job.rest.items() if v is not None} - set(_NOT_SEEN)
+    solver = job.rest.get("solver") or model.defaults.get("solver") or "ddim"
+    plain = job.method.name == "generate" and given <= set(_OF_A_DRAWING)
+    return plain and not solvers.named(solver).draws
 
 
 def _drawn(model, job: Job, words: list[str]) -> list[np.ndarray]:
@@ -66,8 +76,10 @@ def _inverted(model, job: Job, result: np.ndarray, words: list[str]) -> list[np.
     """The heat over the picture under its source prompt, and over the result under the prompt."""
     given = {k: job.rest[k] for k in _OF_AN_INVERSION if job.rest.get(k) is not None}
     given = _defaults(model, _OF_AN_INVERSION) | given
-    before = images.read(job.image).pixels
-    texts = (job.own.get("source") or job.own["prompt"], before), (job.own.get("prompt"), result)
+    texts = [(job.own.get("prompt"), result)]
+    if job.image is not None:
+        before = images.read(job.image).pixels
+        texts.insert(0, (job.own.get("source") or job.own["prompt"], before))
     rows = []
     for text, pixels in texts:
         had = _had(model, text, words) if text else []

@@ -68,6 +68,8 @@ def _edit(p):
     p.add_argument("--mask", metavar="PNG", help="white where the picture may change")
     p.add_argument("--example", metavar="IMG", help="a picture of what to put there")
     p.add_argument("--style", metavar="FILE", help="a learned style (method inst)")
+    p.add_argument("--show-mask", action="store_true",
+                   help="write OUT.mask.png, the mask that diffedit found")  # fmt: skip
     p.add_argument("--strength", type=float, metavar="R", help="how far to go, in (0, 1]")
     p.add_argument("--original-size", action="store_true",
                    help="resize the result back to the picture's own size")  # fmt: skip

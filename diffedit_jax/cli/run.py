@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from .. import api, images, solvers
 from ..errors import UserError
@@ -23,7 +26,8 @@ def edit(options: argparse.Namespace) -> None:
         _sweep(options)
         return
     jobs = checked_jobs(options)
-    _check_targets(jobs, bool(options.show_attention))
+    masked = _shows_mask(options, jobs)
+    _check_targets(jobs, attention_path if options.show_attention else None, masked)
     sizes = [checked_inputs(job) for job in jobs]
     with Timing() as timing, Progress(options.quiet) as progress:
         progress.stage("loading the model")
@@ -41,7 +45,7 @@ def edit(options: argparse.Namespace) -> None:
                 result = _run(model, batch, options, progress)
             tell(result.notices)
             with timing.part("write"):
-                tell(_write(batch, result))
+                tell(_write(batch, result, masked))
             if words:
                 progress.stage("reading attention")
                 with timing.part("attention"):
@@ -110,22 +114,36 @@ def _run(model, batch: Batch, options, progress: Progress) -> api.Result:
     return run_batch(model, batch, original_size=original, watch=watch)
 
 
-def _write(batch: Batch, result: api.Result) -> list[str]:
+def _shows_mask(options: argparse.Namespace, jobs: list[Job]) -> Callable | None:
+    """Where the mask that a job finds goes; None if nobody asked."""
+    if not getattr(options, "show_mask", False):
+        return None
+    for job in jobs:
+        if "maps" not in job.method.parameters:
+            raise UserError(f"--show-mask: {job.method.name} finds no mask; diffedit does")
+    return lambda out: out.with_name(f"{out.stem}.mask.png")
+
+
+def _write(batch: Batch, result: api.Result, masked: Callable | None) -> list[str]:
     notices = []
     for position, job in enumerate(batch.jobs):
         job.out.parent.mkdir(exist_ok=True)
         notices += images.write(job.out, result.images[position], result.recipe_of(position))
+        if masked:
+            images.write(masked(job.out), np.repeat(result.masks[position][..., None], 3, -1))
     return notices
 
 
-def _check_targets(jobs: list[Job], attention: bool = False) -> None:
-    """Tries every folder that will be written to, before anything is computed."""
+def _check_targets(jobs: list[Job], *beside: Callable | None) -> None:
+    """Tries every folder that will be written to, before anything is computed.
+
+    beside: functions from a result's path to that of what is written beside it.
+    """
     for job in jobs:
         folder = job.out.parent
         if folder.is_dir():
-            images.check_writable(job.out)
-            if attention:
-                images.check_writable(attention_path(job.out))
+            for path in (job.out, *(place(job.out) for place in beside if place)):
+                images.check_writable(path)
         elif not folder.parent.is_dir():
             raise UserError(f"cannot write {job.out}: the folder {folder.parent} does not exist")
         elif folder.exists():

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..core import skipped
 from ..errors import UserError
+from ..notices import show_mask
 from .cells import in_cells, in_pixels
 from .diffedit import diffedit_mask, softened
 from .inpaint import pasted
@@ -236,6 +237,7 @@ def _run(roles: Roles, model, images, p: dict, watch):
     else:
         cells = softened(in_cells(p["mask"], model.factor), own.get("dilate", 0), p["blur"], False)
         found = in_pixels(cells, model.factor)
+    show_mask(found)
     edited = _walked(roles, model, images, p | {"mask": found}, _before(watch, searching))
     return pasted(edited, images, (found > 0).astype(np.float32), 0) if paste else edited
 

@@ -110,9 +110,13 @@ def local_blend(texts: Texts, edits: Edits, words: Any, without: Any, grid: tupl
         rows = [texts.sources[i], *texts.targets[i]]
         named = [_selected(rows, w, texts.length, e) for w, e in ((may[i], True), (must_not[i], 0))]
         select.append(np.stack(named, axis=1))
-        least = edits.own("blend_threshold")[i] if may[i] else -1.0
-        threshold.append([least, edits.own("blend_without_threshold")[i]])
-        start.append(_start(edits.own("blend_start")[i], texts.walked[i]))
+        least, highest = (
+            _share(edits.own(name)[i], name)
+            for name in ("blend_threshold", "blend_without_threshold")
+        )
+        threshold.append([least if may[i] else -1.0, highest])
+        share = _share(edits.own("blend_start")[i], "blend_start")
+        start.append(int(share * texts.walked[i]))
     return LocalBlend(
         select=jnp.asarray(np.stack(select)),
         threshold=jnp.asarray(threshold, jnp.float32),
@@ -138,10 +142,10 @@ def _selected(rows: list[Prompt], words: list[str], length: int, every: bool) ->
     return np.stack(out)
 
 
-def _start(share, steps: int) -> int:
-    if not 0 <= float(share) <= 1:
-        raise UserError(f"blend_start must be a share of the steps in [0, 1], not {share}")
-    return int(float(share) * steps)
+def _share(value, name: str) -> float:
+    if not 0 <= float(value) <= 1:
+        raise UserError(f"{name} must be a share in [0, 1], not {value}")
+    return float(value)
 
 
 def _by_edit(values: list, edits: Edits) -> list[list]:

@@ -18,16 +18,19 @@ from .inversion import (
     passed,
     posterior_draws,
     reports,
+    reports_apart,
     tell_reports,
     walked,
 )
 from .registry import method
 from .run import Draws, guided, pictures
 
+_OF_A_REPORT = ("report", "prompt", "source", "mask", "guidance", "inversion_guidance")
+
 
 def _evaluations(p):
     rows = p["steps"] - skipped(p["steps"], p["strength"])
-    again = bool(p["report"]) and p["prompt"] not in (None, p["source"])
+    again = _reports_apart(*(p[name] for name in _OF_A_REPORT))
     return rows * (2 + p["refine"] + again), 2
 
 
@@ -89,8 +92,9 @@ def ddim_inversion(
       eta: 0 deterministic to 1 ancestral, on the way back.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "mean" takes the mean of the picture's latent, "sample" draws it.
-      report: measures the reconstruction (latent error, PSNR) and puts it into the notices; costs
-        one more way back, unless the prompt is the source prompt.
+      report: measures the reconstruction under the source prompt (latent error, PSNR), without mask
+        and guided as the way up was, and puts it into the notices; costs one more way back, unless
+        that is the edit.
       seed: of the draws, where there are any; with one seed per picture, each has its own.
       index: the picture's own number; its noise depends on (seed, index) alone.
       noise: the posterior draw, or a mapping of draws, in place of the seed.
@@ -102,7 +106,8 @@ def ddim_inversion(
     draws = Draws(count, seed, index, posterior_draws(noise))
     table = editing_table(model, steps=steps, count=count, strength=strength, spacing=spacing,
                           clean=clean)  # fmt: skip
-    rows, again = walked(table), bool(report) and prompt not in (None, source)
+    rows = walked(table)
+    again = _reports_apart(report, prompt, source, mask, guidance, inversion_guidance)
     total = (3 if again else 2) * rows
     z0 = latents_of(model, images, posterior, draws)
     negative = negative or [""] * count
@@ -123,6 +128,11 @@ def ddim_inversion(
             z = descend(model, up_edit or chain(), table, up.x, asked, watch=back).x
         tell_reports(reports(model, images, z0, z, None if again else edited))
     return edited
+
+
+def _reports_apart(report, prompt, source, mask, guidance, inversion_guidance) -> bool:
+    other = not np.all(np.asarray(guidance) == np.asarray(inversion_guidance))
+    return reports_apart(report, prompt, source, mask) or (bool(report) and other)
 
 
 def _questions(model, source, negative, guidance, count: int):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from .. import solvers
 from ..core import Result, Solver, Step, chain, noised, row, skipped, table
 from ..errors import UserError
-from ..notices import tell
+from ..notices import show_mask, tell
 from ..transforms import Combine, Follow
 from .cells import Masks, blurred, dilated, in_cells, in_pixels
 from .generate import guidance_edit
@@ -124,6 +124,7 @@ def diffedit(
     else:
         cells = in_cells(mask, model.factor)
     cells = softened(cells, dilate, blur, mask is None)
+    show_mask(in_pixels(cells, model.factor))
     up = encoded(model, z0, encode_prompt, encode_guidance, grid, part(watch, before, total))
     edit = chain(guidance_edit(guidance, 0.0, count), kept(cells, up.recorded, z0, compat))
     cond = guided(model, prompt, negative or [""] * count)
@@ -208,6 +209,10 @@ def mask_of(found: Float[np.ndarray, "b h w"], ratio, threshold, compat: str = "
     Statistics are each picture's own; in diffusers' variant the mean is the batch's, and the
     rescaling divides by the clipping point.
     """
+    if not np.all(np.asarray(ratio) > 0):
+        raise UserError(f"clip_ratio must be above 0, not {ratio}")
+    if not np.all((np.asarray(threshold) >= 0) & (np.asarray(threshold) < 1)):
+        raise UserError(f"threshold must be in [0, 1), not {threshold}")
     whole = None if compat == "diffusers" else (1, 2)
     ratio, threshold = (np.asarray(v, np.float32).reshape(-1, 1, 1) for v in (ratio, threshold))
     top = ratio * found.mean(axis=whole, keepdims=True)

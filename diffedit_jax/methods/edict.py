@@ -22,6 +22,7 @@ from .inversion import (
     path,
     posterior_draws,
     reports,
+    reports_apart,
     tell_reports,
     walked,
 )
@@ -32,7 +33,7 @@ from .sdedit import partial_table
 
 def _evaluations(p):
     rows = p["steps"] - skipped(p["steps"], p["strength"])
-    again = bool(p["report"]) and p["prompt"] not in (None, p["source"])
+    again = reports_apart(p["report"], p["prompt"], p["source"], p["mask"])
     return 2 * rows * (3 if again else 2), 2
 
 
@@ -86,8 +87,8 @@ def edict(
       compat: "official" for the grid of the authors' code, T - T/N, ..., T/N, 0.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "sample" draws the picture's latent, "mean" takes its mean.
-      report: measures the reconstruction (latent error, PSNR) and puts it into the notices; costs
-        one more way back, unless the prompt is the source prompt.
+      report: measures the reconstruction under the source prompt, without mask (latent error,
+        PSNR), and puts it into the notices; costs one more way back, unless that is the edit.
       seed: of the draws; with one seed per picture, each has its own.
       index: the picture's own number; its noise depends on (seed, index) alone.
       noise: the posterior draw, or a mapping of draws, in place of the seed.
@@ -98,7 +99,7 @@ def edict(
     draws = Draws(count, seed, index, posterior_draws(noise))
     rule, table = coupled_run(model, steps=steps, strength=strength, mix=mix, leapfrog=leapfrog,
                               spacing=spacing, compat=compat)  # fmt: skip
-    again = bool(report) and prompt not in (None, source)
+    again = reports_apart(report, prompt, source, mask)
     rows, total = walked(table), (3 if again else 2) * walked(table)
     z0 = latents_of(model, images, posterior, draws)
     told = [guided(model, p, negative or [""] * count) for p in (source, prompt or source)]
@@ -129,6 +130,8 @@ def coupled_run(model, *, steps: int, strength: float = 0.8, mix: float | None =
         raise UserError("edict needs one strength for all pictures of a batch")
     schedule = model.schedule
     if compat:
+        if spacing not in (None, "leading"):
+            raise UserError(f"edict with compat=official has leading spacing, not {spacing}")
         schedule = dataclasses.replace(schedule, steps_offset=0, set_alpha_to_one=False)
         spacing = "leading"
     strength = float(np.unique(strength)[0])

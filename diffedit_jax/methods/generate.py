@@ -30,7 +30,7 @@ def generate(
     guidance: float = 7.5,
     rescale: float = 0.0,
     solver: str = "ddim",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     height: int | None = None,
     width: int | None = None,
@@ -50,7 +50,7 @@ def generate(
       guidance: s; 1 follows the prompt alone, 0 the negative prompt alone, 5 to 9 are usual.
       rescale: 0 to 1, pulls the contrast of guided predictions back (Lin et al. 2023).
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       height: in pixels, a multiple of the model's factor; the model's own size if not given.
       width: in pixels, as height.

@@ -46,7 +46,7 @@ def inpaint(
     guidance: float = 7.5,
     rescale: float = 0.0,
     solver: str = "ddim",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     posterior: str = "sample",
     paste: bool = True,
@@ -70,7 +70,7 @@ def inpaint(
       guidance: classifier-free guidance scale.
       rescale: 0 to 1, pulls the contrast of guided predictions back (Lin et al. 2023).
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "sample" draws the picture's latent as diffusers does, "mean" takes its mean.
       paste: pixels outside the mask are the source's own, to the bit.

@@ -65,7 +65,7 @@ def inst(
     guidance: float = 10.0,
     rescale: float = 0.0,
     solver: str = "ddim",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     posterior: str = "sample",
     tower: str | None = None,
@@ -95,7 +95,7 @@ def inst(
       guidance: classifier-free guidance scale.
       rescale: 0 to 1, pulls the contrast of guided predictions back (Lin et al. 2023).
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "sample" draws the picture's latent as the original does, "mean" takes its mean.
       tower: the CLIP whose image tower reads the example, a folder or a file; the style file's own

@@ -41,7 +41,7 @@ def instruct_pix2pix(
     guidance: float = 7.5,
     image_guidance: float = 1.5,
     solver: str = "euler_ancestral",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     compat: str = "",
     seed: int = 0,
@@ -65,7 +65,7 @@ def instruct_pix2pix(
       guidance: s_T; 1 follows the instruction as trained, 0 ignores it, 6 to 9 are usual.
       image_guidance: s_I; how much the result shall be this picture, 1.2 to 1.8 are usual.
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       compat: "diffusers" to ignore both scales, as its pipeline does without a word, where
         guidance is 1 or less or image_guidance is below 1; "official" for the size of its script:

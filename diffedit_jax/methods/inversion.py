@@ -201,6 +201,11 @@ class Report:
         )
 
 
+def reports_apart(report, prompt, source, mask) -> bool:
+    """Whether a report of the reconstruction needs a way back of its own: an edit is none."""
+    return bool(report) and (prompt not in (None, source) or mask is not None)
+
+
 def reports(model, images, z0, z, shown=None) -> list[Report]:
     """One Report per picture.
 

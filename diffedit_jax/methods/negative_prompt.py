@@ -20,6 +20,7 @@ from .inversion import (
     passed,
     posterior_draws,
     reports,
+    reports_apart,
     tell_reports,
     walked,
 )
@@ -27,11 +28,12 @@ from .registry import method
 from .run import Draws, guided, per_image, pictures
 
 _KINDS = (None, "l0", "l1")
+_OF_A_REPORT = ("report", "prompt", "source", "mask")
 
 
 def _evaluations(p):
     rows = p["steps"] - skipped(p["steps"], p["strength"])
-    return rows * (3 if _again(p["report"], p["prompt"], p["source"]) else 2), 2
+    return rows * (3 if reports_apart(*(p[k] for k in _OF_A_REPORT)) else 2), 2
 
 
 @method(
@@ -63,7 +65,7 @@ def negative_prompt(
     towards_null: float = 0.0,
     proximal: str | None = None,
     quantile: float = 0.7,
-    pull: float = 0.1,
+    pull: float = 0.0,
     pull_below: float = 400.0,
     dilate: int = 1,
     spacing: str | None = None,
@@ -91,13 +93,14 @@ def negative_prompt(
       proximal: "l0" or "l1" keeps only the largest differences of the two predictions, hard or
         soft; all of them if not given.
       quantile: share of the differences that proximal guidance drops, in [0, 1).
-      pull: how far proximal guidance moves what it dropped towards the picture, per step, 0 to 1.
+      pull: how far proximal guidance moves what it dropped towards the picture, per step, 0 to 1;
+        the published code has 0.1 where it is asked for.
       pull_below: training time below which it does so.
       dilate: cells by which the edited region grows for that.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "mean" takes the mean of the picture's latent, "sample" draws it.
-      report: measures the reconstruction (latent error, PSNR) and puts it into the notices; costs
-        one more way back, unless the prompt is the source prompt.
+      report: measures the reconstruction under the source prompt, without mask (latent error,
+        PSNR), and puts it into the notices; costs one more way back, unless that is the edit.
       seed: of the draws, where there are any; with one seed per picture, each has its own.
       index: the picture's own number; its noise depends on (seed, index) alone.
       noise: the posterior draw, or a mapping of draws, in place of the seed.
@@ -108,7 +111,7 @@ def negative_prompt(
     count = len(images)
     draws = Draws(count, seed, index, posterior_draws(noise))
     table = editing_table(model, steps=steps, count=count, strength=strength, spacing=spacing)
-    again = _again(report, prompt, source)
+    again = reports_apart(report, prompt, source, mask)
     rows, total = walked(table), (3 if again else 2) * walked(table)
     z0 = latents_of(model, images, posterior, draws)
     up = invert(model, z0, model.condition(source), table=table, watch=part(watch, 0, total))
@@ -172,8 +175,3 @@ def proximal_guidance(kind, z0, count: int, dilate: int, knobs: dict):
         raise UserError(f"dilate must be 0 cells or more, not {dilate}")
     scale = own.pop("guidance")
     return Proximal(scale=scale, source=z0, kind=kind, dilate=int(dilate), **own)
-
-
-def _again(report, prompt, source) -> bool:
-    """Whether a report needs a way back of its own."""
-    return bool(report) and prompt not in (None, source)

@@ -43,7 +43,7 @@ def paint_by_example(
     steps: int = 50,
     guidance: float = 5.0,
     solver: str = "plms",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     posterior: str = "sample",
     layout: str = "paint_by_example",
@@ -67,7 +67,7 @@ def paint_by_example(
       steps: number of steps, 1 to the schedule's training steps.
       guidance: classifier-free guidance scale; more for small masks.
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "sample" draws the masked picture's latent as the original does, "mean" takes its
         mean.

@@ -15,7 +15,7 @@ from .cells import in_cells
 from .controls import attention_edit, counted_calls, local_blend, read_texts
 from .generate import guidance_edit
 from .inversion import latents_of, part, walked
-from .registry import method
+from .registry import find, method
 from .rows import Edits, from_source_row, of_targets, rows_condition
 from .run import check_steps, pictures, walk
 from .sites import most_cells, reading_grid
@@ -83,7 +83,7 @@ def prompt_to_prompt(
     steps: int = 50,
     guidance: float = 7.5,
     rescale: float = 0.0,
-    solver: str = "ddim",
+    solver: str | None = None,
     spacing: str | None = None,
     posterior: str = "mean",
     compat: str = "",
@@ -129,7 +129,8 @@ def prompt_to_prompt(
       steps: length of the grid.
       guidance: classifier-free guidance scale.
       rescale: 0 to 1, pulls the contrast of guided predictions back (Lin et al. 2023).
-      solver: update rule of drawn pictures, one that draws no noise; pictures go by ddim or edict.
+      solver: update rule of drawn pictures, one that draws no noise, ddim if not given; pictures
+        go by ddim or edict.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "mean" takes the mean of the picture's latent, "sample" draws it.
       compat: "official" counts windows in questions to the network (plms asks twice at first).
@@ -148,8 +149,11 @@ def prompt_to_prompt(
         unused = None if np.all(np.asarray(strength) == 1) else strength
         _refuse("prompt_to_prompt without a picture", inversion=inversion, strength=unused)
         return walk_rows(model, None, None, given, watch)
-    _refuse("prompt_to_prompt on a picture", height=height, width=width)
-    return walk_rows(model, images, named_inversion(inversion), given, watch)
+    start = named_inversion(inversion)
+    unused = {"height", "width", "solver"} | ({"spacing", "negative"} - _begun_with(inversion))
+    where = f"prompt_to_prompt on a picture begun by {inversion or _INVERSION}"
+    _refuse(where, **{name: given[name] for name in sorted(unused)})
+    return walk_rows(model, images, start, given, watch)
 
 
 def walk_rows(model, images, inversion: Inversion | None, p: dict, watch=None):
@@ -168,7 +172,7 @@ def walk_rows(model, images, inversion: Inversion | None, p: dict, watch=None):
     cond = rows_condition(model, edits.own("source"), p["prompt"], edits.own("negative"))
     guide = guidance_edit(edits.own("guidance"), edits.own("rescale"), edits.count)
     if inversion is None:
-        drawn = {name: p[name] for name in _OF_A_DRAWING}
+        drawn = {name: p[name] for name in _OF_A_DRAWING} | {"solver": p["solver"] or "ddim"}
         start, before = from_noise(model, edits, cond, **drawn), 0
     else:
         start, before = _from_pictures(model, edits, inversion, p, cond, guide, watch)
@@ -210,7 +214,7 @@ def _edit(model, edits: Edits, start: Start, guide, p: dict):
     shape = jax.tree.leaves(start.x)[0].shape[-3:]
     texts = read_texts(model, edits, p["prompt"], start.cond.text.shape[-2], start.table)
     rules = attention_edit(
-        texts, edits, cells=p["self_cells"] or most_cells(*shape[:2]),
+        texts, edits, cells=_self_cells(p["self_cells"], shape),
         calls=counted_calls(start.rule, start.table) if p["compat"] else None,
         **{name: p[name] for name in _ATTENTION})  # fmt: skip
     links = [*start.near, start.guide or guide, *start.links, rules]
@@ -221,6 +225,19 @@ def _edit(model, edits: Edits, start: Start, guide, p: dict):
         cells = in_cells(np.stack(edits.own("mask")), model.factor)
         links.append(KeepOutside(mask=jnp.asarray(cells)[..., None]))
     return chain(*links)
+
+
+def _self_cells(cells: int | None, shape) -> int:
+    """Layers of how many cells share self attention; 0: none does."""
+    if cells is not None and cells < 0:
+        raise UserError(f"self_cells must be 0 or more, not {cells}")
+    return most_cells(*shape[:2]) if cells is None else cells
+
+
+def _begun_with(inversion: str | None) -> set[str]:
+    """Parameters of the method that an inversion is named after."""
+    name = inversion or _INVERSION
+    return set(find({"ddim": "ddim_inversion"}.get(name, name)).parameters)
 
 
 def _agreed(values: list):

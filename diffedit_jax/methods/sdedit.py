@@ -45,7 +45,7 @@ def sdedit(
     guidance: float = 7.5,
     rescale: float = 0.0,
     solver: str = "ddim",
-    eta: float = 0.0,
+    eta: float | None = None,
     spacing: str | None = None,
     posterior: str = "sample",
     seed: int = 0,
@@ -68,7 +68,7 @@ def sdedit(
       guidance: classifier-free guidance scale.
       rescale: 0 to 1, pulls the contrast of guided predictions back (Lin et al. 2023).
       solver: name of the update rule.
-      eta: 0 deterministic to 1 ancestral, for solvers that have it.
+      eta: 0 deterministic to 1 ancestral, for solvers that have it; None: the solver's own.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "sample" draws the picture's latent as diffusers does, "mean" takes its mean.
       seed: of the noise; with one seed per picture, each has its own.

@@ -9,6 +9,7 @@ Knobs are written as a number, a text or a dictionary:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,9 @@ def _shares(value: Any, name: str, count: int) -> tuple[int, int]:
 
 def _number(value: Any, name: str) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{name} needs a number, not {value!r}") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise UserError(f"{name} needs a number, not {value!r}")
+    return number

@@ -40,8 +40,9 @@ SOLVERS: dict[str, Callable[..., Solver]] = {
 def named(name: str, **knobs) -> Solver:
     """The solver of that name with its knobs set.
 
-    A knob of None is the solver's default; `eta=0` asks for no noise, and every solver takes it as
-    that. An unknown name or knob is a UserError with the nearest one.
+    A knob of None is the solver's default; `eta=0` asks for no noise, which deterministic solvers
+    take although they have no such knob. An unknown name or knob is a UserError with the nearest
+    one.
 
     Example: `named("ddim", eta=0.5)`, `named("unipc_karras", order=3)`.
     """
@@ -49,7 +50,8 @@ def named(name: str, **knobs) -> Solver:
         raise UserError(f"no solver {name!r}; {_nearest(name, SOLVERS)}")
     known = [p for p in inspect.signature(SOLVERS[name]).parameters if p not in ("parent", "name")]
     knobs = {knob: value for knob, value in knobs.items() if value is not None}
-    if isinstance(knobs.get("eta"), int | float) and knobs["eta"] == 0:
+    eta = knobs.get("eta")
+    if isinstance(eta, int | float) and eta == 0 and not SOLVERS[name]().draws:
         del knobs["eta"]
     for knob in knobs:
         if knob not in known:

@@ -20,8 +20,11 @@ class Proximal(Transform):
     the time `until`, x0 is pulled towards the source: x0 <- x0 - rate (x0 - z0) outside the
     exceeding cells, which are dilated by `dilate`.
 
-    Source: Han et al. 2024, ProxEdit (2306.05414) section 3.3. The official code's "l0" is the soft
-    threshold and its "l1" applies it twice; here the names mean what the paper says.
+    Source: Han et al. 2024, ProxEdit (2306.05414) section 3.3. The published code differs: its "l0"
+    is the soft threshold and its "l1" applies it twice (here the names mean what the paper says);
+    its quantile is taken over source and target rows together, of which the source's are 0, so that
+    0.7 there drops about 0.4 of the target's entries; its pulled cells are those that exceed the
+    threshold still after they were shrunk by it.
     """
 
     scale: Any  # []

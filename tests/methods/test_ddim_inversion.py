@@ -172,5 +172,14 @@ def test_reconstruction_is_reported(kind):
         ddim_inversion(toy(kind), images, source=["0.2", "0.1"], prompt=["0.5", "0"], steps=5,
                        inversion_guidance=3.0)  # fmt: skip
     assert "inversion_guidance" in heard[-1]
+    plain = dict(source=["0.2", "0.1"], steps=5, report=True)
+    told = []
+    half = np.zeros((2, *images.shape[1:3]), np.float32)
+    half[:, :, : half.shape[2] // 2] = 1
+    for more in ({"guidance": 1.0}, {"guidance": 7.5}, {"prompt": ["0.5", "0"]}, {"mask": half}):
+        with listening() as heard:
+            ddim_inversion(toy(kind), images, **{**plain, "guidance": 1.0, **more})
+        told.append([line for line in heard if "reconstruction" in line])
+    assert told[0] == told[1] == told[2] == told[3]  # of the picture, whatever the edit is
     report = reports(toy(), images, images, images + 0.01)[0]
     assert report.latent == pytest.approx(0.01, rel=1e-3) and report.floor > 100

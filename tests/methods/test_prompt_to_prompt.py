@@ -188,7 +188,7 @@ def test_outside_the_region_the_target_is_the_source(model6):
     free = edited(model6, seed=4)
     shut = edited(model6, seed=4, blend_words="cat dog", blend_threshold=1.0, blend_start=0.0)
     np.testing.assert_allclose(shut, source, **EXACT)
-    wide = edited(model6, seed=4, blend_words="cat dog", blend_threshold=-1.0)
+    wide = edited(model6, seed=4, blend_words="cat dog", blend_threshold=0.0)
     np.testing.assert_allclose(wide, free, **EXACT)
     some = edited(model6, seed=4, blend_words="cat dog", blend_threshold=0.9)
     kept = (np.abs(some - source) < 1e-5).all(axis=-1)
@@ -242,12 +242,30 @@ def test_plms_can_count_as_the_official_code_does(model6):
         (dict(self_replace_steps="much"), "self_replace_steps needs a number"),
         (dict(images=a_picture(), inversion="magic"), "inversion 'magic' is not one of ddim"),
         (dict(images=a_picture(), height=8), "takes no height"),
+        (dict(images=a_picture(), solver="plms"), "begun by pnp_inversion takes no solver"),
+        (dict(images=a_picture(), inversion="negative_prompt", negative=["fog"]), "no negative"),
+        (dict(images=a_picture(), inversion="direct_inversion", spacing="trailing"), "no spacing"),
+        (
+            dict(images=a_picture(), inversion="edict", negative=["fog"], self_cells=-1),
+            "self_cells",
+        ),
+        (dict(equalizer="mat=nan"), "equalizer needs a number"),
+        (dict(blend_words="mat", blend_threshold=7), "blend_threshold must be a share"),
     ],
 )
 def test_mistakes_are_answered_in_one_line(wrong, named, model6):
     with pytest.raises(de.UserError, match=named) as told:
         edited(model6, **wrong)
     assert "\n" not in str(told.value)
+
+
+def test_self_cells_of_0_leave_self_attention_alone(model6):
+    off, none, all_of_it = (
+        edited(model6, cross_replace_steps=0.0, self_replace_steps=window, self_cells=cells)
+        for window, cells in ((0.8, 0), (0.0, None), (0.8, None))
+    )
+    np.testing.assert_array_equal(off, none)
+    assert np.abs(all_of_it - none).max() > 1e-4
 
 
 def test_what_is_missing_is_named(model6):

@@ -150,6 +150,10 @@ def test_ddpm_shifts_the_mean_by_its_variance(variance, x):
 def test_names_and_knobs_with_the_nearest_one():
     assert solvers.named("ddim", eta=0.0) == solvers.DDIM()
     assert solvers.named("euler", eta=0, karras=True).karras
+    assert (
+        solvers.named("euler_ancestral").eta == 1
+        and solvers.named("euler_ancestral", eta=0).eta == 0
+    )
     assert solvers.named("unipc_karras", order=3).order == 3
     for name, knobs, said in [
         ("dimm", {}, "ddim"),
@@ -157,6 +161,7 @@ def test_names_and_knobs_with_the_nearest_one():
         ("ddim", {"ета": 1}, "ета"),
         ("euler", {"karas": True}, "karras"),
         ("heun", {"eta": 0.5}, "eta"),
+        ("ddpm", {"eta": 0}, "eta"),
     ]:
         with pytest.raises(UserError, match=said):
             solvers.named(name, **knobs)
