@@ -63,6 +63,7 @@ def maker(task: Task, optimiser: optax.GradientTransformation, config: Any) -> C
     """The function (params, key) -> TrainState at step 0, to be compiled or mapped."""
 
     def make(params, key):
+        params = jax.tree.map(lambda x: x, params)  # dicts in jit's order: keys are given out by it
         start = task.selection.init(params, jax.random.fold_in(key, _START))
         # Copies: the step consumes the state's buffers, and callers keep their parameters.
         trained = jax.tree.map(lambda x: jnp.copy(jnp.asarray(x, jnp.float32)), start)

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import sys
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from diffedit_jax.errors import UserError
 from diffedit_jax.training import farm
@@ -17,8 +19,10 @@ from diffedit_jax.training.settings import complete
 from diffedit_jax.training.state import create_state
 from diffedit_jax.training.step import make_step
 from diffedit_jax.training.task import Task
-from diffedit_jax.training.tasks.shared import frozen
-from tests.training import golden, tiny
+from diffedit_jax.training.tasks.shared import frozen, learned
+from tests.chaos import small
+from tests.chaos.harness import ended, running
+from tests.training import farm_script, golden, tiny
 
 pytestmark = pytest.mark.usefixtures("highest")
 
@@ -120,6 +124,25 @@ def test_a_farm_of_other_concepts_is_refused(tmp_path):
     small_farm(tmp_path, steps=2, about={"concept": {"a": {"word": "<a>"}}})
     with pytest.raises(UserError, match='concept.a.word is "<a>" there and "<b>" here'):
         small_farm(tmp_path, about={"concept": {"a": {"word": "<b>"}}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "devices"), [(1, 8), (2, 4)])
+def test_a_farm_over_a_mesh_equals_separate_runs(tmp_path, processes, devices):
+    with running(tmp_path, devices=devices) as run:
+        run.folder.mkdir()
+        command = [sys.executable, "-m", "tests.training.farm_script", str(run.folder)]
+        many = processes > 1
+        ranks = run.start_ranks(2, command=command) if many else [run.start(command=command)]
+        for each in ranks:
+            ended(each)
+    found = np.load(run.folder / "learned.npz")
+    config, task = farm_script.config(), small.toy_task("lora")
+    for i in (0, 3, 7):
+        own = flatten_dict(learned(alone(task, farm_script.data(i), config, i)), sep="/")
+        assert sorted(found.files) == sorted(own)
+        for name, wanted in own.items():
+            np.testing.assert_allclose(found[name][i], wanted, atol=1e-5)
 
 
 def test_concepts_must_divide_by_the_mesh(model, tmp_path):
