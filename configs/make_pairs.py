@@ -1,7 +1,8 @@
-"""Pairs of pictures for InstructPix2Pix, drawn by Prompt-to-Prompt and filtered by CLIP.
+"""Pairs of pictures for InstructPix2Pix, drawn with shared self attention and filtered by CLIP.
 
-Method: Brooks et al. 2023 (2211.09800), section 3.1. Hardware: any. Time: `samples` runs of
-Prompt-to-Prompt per prompt. Outcome: a folder that train/instruct_pix2pix.py takes with --data.
+Method: Brooks et al. 2023 (2211.09800), section 3.1. Hardware: any. Time: `samples` times
+`steps` answers for four rows per prompt. Outcome: a folder that train/instruct_pix2pix.py takes
+with --data.
 Command: python train/make_pairs.py --config configs/make_pairs.py --data prompts.jsonl --out pairs
 
 The paper, with Stable Diffusion and ViT-L/14: judge=(its folder), samples=100, keep=4, steps=100,

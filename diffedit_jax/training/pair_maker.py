@@ -1,4 +1,4 @@
-"""Pairs of pictures for instructions, drawn by Prompt-to-Prompt and filtered by CLIP.
+"""Pairs of pictures for instructions, drawn with shared self attention and filtered by CLIP.
 
 Source: Brooks et al. 2023, section 3.1; timothybrooks/instruct-pix2pix
 dataset_creation/generate_img_dataset.py and prepare_dataset.py.
@@ -16,12 +16,13 @@ import numpy as np
 
 from ..checkpoints.write import whole_file, write_json
 from ..errors import UserError
-from ..methods.prompt_to_prompt import prompt_to_prompt
 from ..metrics.clip import Clip
 from .clip_filter import Scores, scores
+from .kept import per_call
+from .pair_drawing import draw_pairs
 
 _DONE = "metadata.jsonl"  # written last: a prompt that has it is complete
-_BATCH = 8  # pairs of one call
+_BATCH = 8  # pairs of one call, of small pictures
 _PREPARED = "instruct_pix2pix_corrected"  # squashed to the tower's size, in [0, 1]
 
 
@@ -104,29 +105,22 @@ def _row(drawn: dict, found: Scores, k: int) -> dict:
 
 
 def _drawn(model, prompt, number, config) -> Iterator[dict]:
-    """The drawn pairs of one prompt: both rows of Prompt-to-Prompt, sharing their noise.
-
-    Only self attention is taken over, while i / (S - 1) < p; cross attention is left alone.
-    """
+    """The drawn pairs of one prompt, each with its own seed, guidance and share."""
     rng = np.random.default_rng((config.seed, number))
-    seeds = rng.integers(0, 2**31 - 1, config.samples)
-    guidance = rng.uniform(*config.guidance, config.samples)
-    share = rng.uniform(*config.share, config.samples)
-    for start in range(0, config.samples, _BATCH):
-        part = slice(start, start + _BATCH)
-        count = len(seeds[part])
-        twice = [np.repeat(x[part], 2).tolist() for x in (seeds, guidance, share)]
-        pictures = prompt_to_prompt(
-            model, None,
-            source=[prompt["caption"]] * (2 * count),
-            prompt=[prompt["caption"], prompt["output"]] * count,
-            cross_replace_steps=0.0, self_replace_steps=twice[2], steps=config.steps,
-            guidance=twice[1], seed=twice[0],
-        )  # fmt: skip
-        for k in range(count):
-            at = start + k
-            yield {"before": pictures[2 * k], "after": pictures[2 * k + 1], "seed": int(seeds[at]),
-                   "guidance": float(guidance[at]), "share": float(share[at])}  # fmt: skip
+    own = {
+        "seeds": rng.integers(0, 2**31 - 1, config.samples),
+        "guidance": rng.uniform(*config.guidance, config.samples),
+        "share": rng.uniform(*config.share, config.samples),
+    }
+    batch = min(_BATCH, max(per_call(model.size) // 4, 1))
+    for start in range(0, config.samples, batch):
+        part = {name: values[start : start + batch] for name, values in own.items()}
+        said = prompt["caption"], prompt["output"]
+        drawn = draw_pairs(model, *said, **part, steps=config.steps)
+        for k, (before, after) in enumerate(drawn):
+            yield {"before": before, "after": after, "seed": int(part["seeds"][k]),
+                   "guidance": float(part["guidance"][k]),
+                   "share": float(part["share"][k])}  # fmt: skip
 
 
 def _write_jpeg(path: Path, pixels: np.ndarray) -> None:
