@@ -6,8 +6,10 @@ still drawn as before; rates in docs/personalisation.md.
 Command: python train/dreambooth.py --config configs/dreambooth.py --data pictures \\
     --out runs/subject --set kind=panda
 
-Stable Diffusion: model=..., templates=dreambooth, batch=2, rate=5e-6 (2e-6 with the text encoder),
-400 to 800 steps, class_pictures=200, focus=-1.
+Stable Diffusion, as diffusers' script and README have it: model=..., templates=dreambooth,
+class_prompts=dreambooth, class_guidance=7.5, class_steps=50, class_pictures=200, batch=2 (one of
+the subject, one of the class), rate=5e-6 (2e-6 with the text encoder), 800 steps (400 without
+prior), focus=-1. Unlike the script, which crops at random, this takes the middle square.
 """
 
 from ml_collections import ConfigDict

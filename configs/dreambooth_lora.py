@@ -5,7 +5,9 @@ Hardware: 2 CPU cores. Time: minutes. Expected outcome: as configs/dreambooth.py
 Command: python train/dreambooth_lora.py --config configs/dreambooth_lora.py --data pictures \\
     --out runs/subject --set kind=panda
 
-Stable Diffusion: model=..., templates=dreambooth, batch=2, rate=1e-4, rank=4, 500 steps, focus=-1.
+Stable Diffusion, as diffusers' script and README have it: model=..., templates=dreambooth, prior=0,
+targets=attention (or "attention and text"), rank=4, batch=1, rate=1e-4, steps=500, focus=-1; with
+prior preservation the settings of dreambooth.py's docstring for the class.
 """
 
 from ml_collections import ConfigDict

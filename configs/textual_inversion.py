@@ -1,12 +1,14 @@
 """Textual inversion on the embedded model: a word for an object from four pictures.
 
 Method: Gal et al. 2022 (2208.01618). Hardware: 2 CPU cores. Time: minutes. Expected outcome: the
-object drawn in new sentences more often than not; rates in docs/personalisation.md.
+object's colour and outline; the object itself in a fifth to a quarter of new sentences, as
+docs/personalisation.md has it.
 Command: python train/textual_inversion.py --config configs/textual_inversion.py --data pictures \\
     --out runs/word --set word="<toy>" --set initial=panda
 
-Stable Diffusion: model=..., templates=object, batch=4, rate=5e-4 times batch (accumulated), 3000
-steps, focus=-1, decay=0.01.
+Stable Diffusion, as diffusers' README has it: model=..., templates=object, vectors=1, initial=(one
+word), batch=4, rate=2e-3 (5e-4 per picture), steps=3000, flip=0.5, decay=0.01, focus=-1. Unlike the
+scripts, which squash a picture into a square unless asked for its middle, this takes the middle.
 """
 
 from ml_collections import ConfigDict

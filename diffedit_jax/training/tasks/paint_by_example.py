@@ -72,10 +72,11 @@ def new_encoder(clip: str | Path, width: int, seed: int) -> tuple[Coder, dict]:
 
 
 def example_task(model: Any, config: Any) -> Task:
-    """UNet, mapper and learned vector learn; autoencoder and CLIP stay as they are.
+    """UNet, mapper, learned vector and, if config.trained says so, CLIP's tower learn.
 
     config: drop (share of the examples that are left out), together (rows that are left out
-    together), trained (pattern over the paths of parameters), and what `objective_of` reads.
+    together), trained (pattern over the paths of parameters; published, the tower stays as it is:
+    exemplar/(?!model/).*|unet/.*), and what `objective_of` reads.
     """
     params = {"unet": model.denoiser.params, "exemplar": model.exemplar.params}
     condition = example_condition(model.exemplar.module, drop=config.drop, together=config.together)
