@@ -25,10 +25,14 @@ def _evaluations(p):
     per_image=(
         "guidance",
         "strength",
+        "controller",
+        "mapper",
         "cross_replace_steps",
         "self_replace_steps",
         "equalizer",
         "blend_words",
+        "blend_start",
+        "blend_threshold",
     ),
 )
 def pnp_inversion(
@@ -39,10 +43,15 @@ def pnp_inversion(
     prompt: list[str],
     negative: list[str] | None = None,
     mask=None,
+    controller: str = "auto",
+    mapper: str = "aligned",
     cross_replace_steps: float | str | dict = 0.4,
     self_replace_steps: float | str = 0.6,
+    self_cells: int | None = None,
     equalizer: str | dict | None = None,
     blend_words: str | None = None,
+    blend_start: float = 0.2,
+    blend_threshold: float = 0.3,
     strength: float = 1.0,
     steps: int = 50,
     guidance: float = 7.5,
@@ -63,11 +72,18 @@ def pnp_inversion(
       source: what the picture shows, one text per picture.
       prompt: what it shall show, one text per picture.
       negative: what to move away from; the empty prompt if not given.
+      controller: "replace" (prompts of equal word count), "refine" (words come or go, which the
+        benchmark's script takes always), "auto" (replace where word counts agree, else refine).
+      mapper: "aligned", or "official" for the published code's shift after changed words.
       cross_replace_steps: share of the steps with the source's cross attention: an end, begin:end,
         or words of the prompt with their own, "0.8, lion=0.4".
       self_replace_steps: the same for self attention, an end or begin:end.
+      self_cells: self attention is taken over at layers of at most so many cells; 16 x 16 or a
+        quarter of the latent's sides if not given (the benchmark's script: 1024).
       equalizer: factors of words of the prompt, "smiling=3, pink=-1".
       blend_words: words whose region alone may change (LocalBlend).
+      blend_start: share of the steps before the region acts.
+      blend_threshold: of the region, a share of the highest attention.
       mask: [b, h, w] in [0, 1], 1 where the picture may change.
       strength: share of the steps that are walked, both ways, in (0, 1].
       steps: length of the full grid.
@@ -83,7 +99,9 @@ def pnp_inversion(
     """
     return prompt_to_prompt(
         model, images, source=source, prompt=prompt, negative=negative, mask=mask,
-        inversion="pnp_inversion", cross_replace_steps=cross_replace_steps,
-        self_replace_steps=self_replace_steps, equalizer=equalizer, blend_words=blend_words,
+        inversion="pnp_inversion", controller=controller, mapper=mapper,
+        cross_replace_steps=cross_replace_steps, self_replace_steps=self_replace_steps,
+        self_cells=self_cells, equalizer=equalizer, blend_words=blend_words,
+        blend_start=blend_start, blend_threshold=blend_threshold,
         strength=strength, steps=steps, guidance=guidance, spacing=spacing, posterior=posterior,
         seed=seed, index=index, noise=noise, watch=watch)  # fmt: skip

@@ -152,7 +152,8 @@ def prompt_to_prompt(
     start = named_inversion(inversion)
     unused = {"height", "width", "solver"} | ({"spacing", "negative"} - _begun_with(inversion))
     where = f"prompt_to_prompt on a picture begun by {inversion or _INVERSION}"
-    _refuse(where, **{name: given[name] for name in sorted(unused)})
+    own = getattr(model, "defaults", {})  # what a model recommends, nobody has asked for
+    _refuse(where, **{k: given[k] for k in sorted(unused) if given[k] != own.get(k)})
     return walk_rows(model, images, start, given, watch)
 
 

@@ -259,6 +259,15 @@ def test_mistakes_are_answered_in_one_line(wrong, named, model6):
     assert "\n" not in str(told.value)
 
 
+def test_what_a_model_recommends_is_not_what_a_caller_asks(model6):
+    plain = edited(model6, a_picture())
+    object.__setattr__(model6, "defaults", {"solver": "ddim"})  # as a bundle has them
+    try:
+        np.testing.assert_array_equal(edited(model6, a_picture(), solver="ddim"), plain)
+    finally:
+        object.__delattr__(model6, "defaults")
+
+
 def test_self_cells_of_0_leave_self_attention_alone(model6):
     off, none, all_of_it = (
         edited(model6, cross_replace_steps=0.0, self_replace_steps=window, self_cells=cells)
