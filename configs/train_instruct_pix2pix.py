@@ -15,15 +15,16 @@ def get_config() -> ConfigDict:
 
     For Stable Diffusion 1.5, the published ones: model=..., --data, trained=unet/.*, batch=256,
     accumulate=4 (1024 in all), rate=1e-4, schedule=constant, betas=(0.9, 0.999), clip=0,
-    average=0.9999, focus=-1; 10,000 updates in the paper, 22,000 of the released weights. Seed,
-    decay of weights (0.01), dropout and the average's warm-up are the published ones already. What
-    else differs is in docs/personalisation.md: pictures of 256 pixels, random crops, mirrors.
+    average=0.9999, focus=-1, flip=0.5; 10,000 updates in the paper, 22,000 of the released weights.
+    Seed, decay of weights (0.01), dropout and the average's warm-up are the published ones already.
+    What else differs is in docs/personalisation.md: pictures of 256 pixels, samples of latents.
     """
     return ConfigDict(
         dict(
             model="emoji",
             pairs=20_000,  # rendered, where no --data is given
             skip_broken=False,  # leave out pictures of --data that cannot be read
+            flip=0.0,  # chance of a mirrored pair
             seed=23,
             batch=32,
             steps=4500,

@@ -32,12 +32,16 @@ class Pairs:
       scale: what the UNet takes the second multiplied by; the first it takes as it is.
       orders: the n instructions.
       share: [n] how often each is drawn, sum 1.
+      flip: chance that both pictures of a pair are mirrored.
+      mirrored: as latents, of the mirrored pictures; None where flip is 0.
     """
 
     latents: np.ndarray
     scale: float
     orders: tuple[str, ...]
     share: np.ndarray
+    flip: float = 0.0
+    mirrored: np.ndarray | None = None
 
     def batches(self, tokenize: Callable, batch: int, seed: int) -> Callable[[int], dict]:
         """step -> {"latent", "source", "ids"}, a function of (seed, step) alone."""
@@ -46,7 +50,11 @@ class Pairs:
         def make(step: int) -> dict[str, np.ndarray]:
             rng = np.random.default_rng((seed, step, 3))
             chosen = np.sort(rng.choice(len(ids), batch, p=self.share))
-            both = np.asarray(self.latents[chosen], np.float32)
+            both = self.latents[chosen]
+            if self.flip:
+                turned = (rng.random(batch) < self.flip)[:, None, None, None, None]
+                both = np.where(turned, self.mirrored[chosen], both)
+            both = np.asarray(both, np.float32)
             latent = both[:, 1] * np.float32(self.scale)
             return {"latent": latent, "source": both[:, 0], "ids": ids[chosen]}
 
@@ -75,7 +83,7 @@ def rendered(count: int, seed: int) -> list[Edit]:
     return found
 
 
-def rendered_pairs(model: Any, count: int, seed: int, keep: Path) -> Pairs:
+def rendered_pairs(model: Any, count: int, seed: int, keep: Path, flip: float = 0.0) -> Pairs:
     """Encoded pairs of `rendered` edits; latents are kept in `keep` for a resume."""
     edits = rendered(count, seed)
 
@@ -83,10 +91,12 @@ def rendered_pairs(model: Any, count: int, seed: int, keep: Path) -> Pairs:
         return edits[i // 2].target_image if i % 2 else edits[i // 2].source_image
 
     orders, about = [instruction(e) for e in edits], {"pictures": "rendered", "seed": seed}
-    return _encoded(model, picture, orders, np.ones(count), keep, about)
+    return _encoded(model, picture, orders, np.ones(count), keep, about, flip)
 
 
-def folder_pairs(model: Any, folder: Path, keep: Path, *, skip_broken: bool = False) -> Pairs:
+def folder_pairs(
+    model: Any, folder: Path, keep: Path, flip: float = 0.0, *, skip_broken: bool = False
+) -> Pairs:
     """Encoded pairs of a folder of instruct-pix2pix' layout; each prompt counts the same.
 
     seeds.json [[name, [seed, ...]], ...] if it is there; name/prompt.json {"edit"}, and
@@ -111,7 +121,7 @@ def folder_pairs(model: Any, folder: Path, keep: Path, *, skip_broken: bool = Fa
     def picture(i):
         return readable(flat[i], read_square, model.size, skip_broken)
 
-    found = _encoded(model, picture, orders, np.asarray(share), keep, about)
+    found = _encoded(model, picture, orders, np.asarray(share), keep, about, flip)
     return _good(found, folder, skip_broken)
 
 
@@ -163,8 +173,16 @@ def side_file(place: Path, seed: str, side: int) -> Path:
     raise UserError(f"{place / f'{seed}_{side}.jpg'} is missing")
 
 
-def _encoded(model, picture, orders, share, keep: Path, about: dict) -> Pairs:
-    """Both sides of all pairs; picture 2 k + side is one side of pair k."""
-    latents = encode_all(model, picture, 2 * len(orders), keep, about)
-    both = latents.reshape(len(orders), 2, *latents.shape[1:])
-    return Pairs(both, float(model.scaling_factor), tuple(orders), share / share.sum())
+def _encoded(model, picture, orders, share, keep: Path, about: dict, flip: float) -> Pairs:
+    """Both sides of all pairs, picture 2 k + side being one side of pair k; then all mirrored."""
+    count, times = 2 * len(orders), 2 if flip else 1
+
+    def either(i):
+        found = picture(i % count)
+        return found if found is None or i < count else found[:, ::-1]
+
+    latents = encode_all(model, either, times * count, keep, {**about, "mirrored": bool(flip)})
+    both = latents.reshape(times, len(orders), 2, *latents.shape[1:])
+    mirrored = both[1] if flip else None
+    more = (float(model.scaling_factor), tuple(orders), share / share.sum(), flip, mirrored)
+    return Pairs(both[0], *more)

@@ -217,6 +217,27 @@ def test_a_pair_with_a_broken_picture_is_never_drawn(model, tmp_path):
         read()
 
 
+def test_pairs_are_mirrored_together(model, tmp_path):
+    write_pairs(tmp_path / "data", {"a": [3], "b": [7]})
+    found = pairs.folder_pairs(model, tmp_path / "data", tmp_path / "keep.npy", 0.5)
+    for side in (0, 1):
+        pixels = pairs.read_square(tmp_path / "data" / "b" / f"7_{side}.png", model.size)
+        turned = model.encode(pixels[None, :, ::-1] / np.float32(127.5) - 1) / model.scaling_factor
+        np.testing.assert_allclose(found.mirrored[1, side], turned[0], rtol=1e-3, atol=2e-3)
+    batch, seen = found.batches(model.tokenize, 40, 0)(0), set()
+    for source, latent in zip(batch["source"], batch["latent"], strict=True):
+        kinds = [
+            (k, turned)
+            for turned, all_of in enumerate((found.latents, found.mirrored))
+            for k in range(2)
+            if np.array_equal(source, np.float32(all_of[k, 0]))
+            and np.array_equal(latent, np.float32(all_of[k, 1]) * np.float32(found.scale))
+        ]
+        assert len(kinds) == 1
+        seen.add(kinds[0])
+    assert len(seen) == 4
+
+
 def test_held_out_swaps_are_never_trained():
     edits = pairs.rendered(400, seed=1)
     assert not any(pairs.never_trained(edit) for edit in edits)

@@ -45,8 +45,8 @@ def instruct_pairs(model: Any, config: Any, data: Path | None, out: Path) -> Pai
     """The pairs of a folder, or rendered scenes where none is named (the embedded model's data)."""
     keep = out / "pairs.npy"
     if data is None:
-        return rendered_pairs(model, config.pairs, config.seed, keep)
-    return folder_pairs(model, data, keep, skip_broken=config.skip_broken)
+        return rendered_pairs(model, config.pairs, config.seed, keep, config.flip)
+    return folder_pairs(model, data, keep, config.flip, skip_broken=config.skip_broken)
 
 
 def with_unet(model: Any, trained: Any) -> Any:
