@@ -81,7 +81,7 @@ def _polynomial(p, config):
 
 def _settle(config):
     rate, steps, warmup = config.rate, config.steps, config.warmup
-    fall = min(int(config.settle * steps), max(steps - warmup, 1))
+    fall = max(min(int(config.settle * steps), steps - warmup), 1)
     pieces = [
         optax.linear_schedule(0.0, rate, warmup),
         optax.constant_schedule(rate),

@@ -106,3 +106,10 @@ def test_the_rate_rises_holds_and_falls(settle):
 def test_unknown_names_are_refused_with_those_that_are_known(wrong):
     with pytest.raises(UserError, match=r"is not known; use (one of constant|adamw)"):
         make_optimiser(complete(wrong))
+
+
+@pytest.mark.parametrize("steps, settle", [(1, 0.6), (3, 0.0), (2, 1.0)])
+def test_settle_has_a_fall_of_one_step_at_least(steps, settle):
+    config = complete(dict(schedule="settle", steps=steps, settle=settle, rate=1.0))
+    rate = rates(config)
+    assert float(rate(0)) == 1.0 and float(rate(steps)) == pytest.approx(0.02)
