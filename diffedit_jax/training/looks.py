@@ -46,7 +46,8 @@ def of_prompts(
 def of_pairs(model: Any, task: Task, config: Any, pairs: Pairs) -> Look:
     """{"edits": rows of the training data, above each other: before, as drawn now, as wanted}."""
     rng = np.random.default_rng((config.seed, 11))
-    chosen = np.sort(rng.choice(len(pairs.orders), config.look_count, p=pairs.share))
+    few = np.count_nonzero(pairs.share) < config.look_count
+    chosen = np.sort(rng.choice(len(pairs.orders), config.look_count, few, pairs.share))
 
     def draw(made):
         both = np.asarray(pairs.latents[chosen], np.float32) * np.float32(pairs.scale)
