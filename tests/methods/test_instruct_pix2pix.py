@@ -14,16 +14,17 @@ from diffedit_jax.methods.instruct_pix2pix import two_scales
 from diffedit_jax.sweeps import sweep
 from tests.golden_models import GOLDEN, golden_bundle, nhwc
 
-# run: solver, steps, text scale, image scale, eta (manifest, 07)
+# run: solver, steps, text scale, image scale, eta (manifest, 07; its 0 is of the pipeline, which
+# hands it to no other solver than ddim)
 RUNS = {
     "D0": ("ddim", 10, 7.5, 1.5, 0.0),
-    "D1": ("euler_ancestral", 10, 7.5, 1.5, 0.0),
+    "D1": ("euler_ancestral", 10, 7.5, 1.5, None),
     "D2": ("ddim", 5, 5.0, 2.0, 0.7),
-    "D3": ("euler_ancestral", 5, 1.0, 1.5, 0.0),
-    "D4": ("euler_ancestral", 5, 7.5, 0.9, 0.0),
+    "D3": ("euler_ancestral", 5, 1.0, 1.5, None),
+    "D4": ("euler_ancestral", 5, 7.5, 0.9, None),
     "D5": ("plms", 6, 6.0, 1.2, 0.0),
-    "K0": ("euler_ancestral", 10, 7.5, 1.5, 0.0),
-    "K1": ("euler_ancestral", 5, 3.0, 1.2, 0.0),
+    "K0": ("euler_ancestral", 10, 7.5, 1.5, None),
+    "K1": ("euler_ancestral", 5, 3.0, 1.2, None),
 }
 SINGLE_BRANCH = ("D3", "D4")  # where the pipeline drops its scales
 PROMPT = "a painting of a squirrel eating a burger"
@@ -64,6 +65,16 @@ def test_trajectories_end_where_the_official_ones_do(name, case, model, latents,
     expected = case[f"{name}_final"] if name[0] == "K" else case[f"{name}_traj"][-1]
     found = run(case, model, name, compat=compat)
     assert np.abs(found - nhwc(expected)).max() < 2e-4 * max(expected.std(), 1)
+
+
+def test_eta_0_silences_an_ancestral_solver(case, model, latents, highest):
+    """Other noise of the steps then changes nothing; without eta it does."""
+    start, rng = nhwc(case["latents"]), np.random.default_rng(3)
+    steps = [rng.normal(size=(1, 10, *start.shape[1:])).astype(np.float32) for _ in range(2)]
+    for eta, same in ((0.0, True), (None, False)):
+        one, other = (run(case, model, "D1", eta=eta, noise={"start": start, "steps": s})
+                      for s in steps)  # fmt: skip
+        assert (np.abs(one - other).max() == 0) == same
 
 
 @pytest.mark.parametrize("name", SINGLE_BRANCH)
