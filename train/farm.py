@@ -5,8 +5,8 @@ python train/farm.py --config configs/dreambooth_lora.py --data concepts --out r
     --set kind=animal
 
 `concepts` holds a folder of pictures for each concept; a file concept.json in it changes settings
-for that concept alone, such as {"initial": "panda"} or {"kind": "panda"}. Writes
-runs/farm/NAME.safetensors for each, for `diffedit edit --embedding` or `--lora`.
+for that concept alone, such as {"initial": "panda"} or {"kind": "panda"}. Each concept becomes one
+safetensors file of its folder's name, for `diffedit edit --embedding` or `--lora`.
 """
 
 import sys
