@@ -40,7 +40,7 @@ def arguments(method: str, tasks: Sequence[Task]) -> dict:
         **PROMPT_TO_PROMPT,
     }
     if any(task.words for task in tasks):
-        told["blend_words"] = [task.words for task in tasks]
+        told["blend_words"] = [_blended(task) for task in tasks]
         told["equalizer"] = [_factors(task) for task in tasks]
     found = {name: value for name, value in told.items() if name in known}
     if "mask" in known and known["mask"].required:
@@ -48,19 +48,36 @@ def arguments(method: str, tasks: Sequence[Task]) -> dict:
     return found
 
 
+def _blended(task: Task) -> dict[str, str] | str:
+    """The first blended word of the source and the second of the target, where they have them.
+
+    Where both lack theirs, both are named, so that the method refuses: the script's region is empty
+    then, and the source comes back. A single word is looked up in both prompts.
+    """
+    pair = task.words.split()[:2]
+    if len(pair) < 2:
+        return task.words
+    named = dict(zip(("source", "prompt"), pair, strict=True))
+    return {name: word for name, word in named.items() if _has(task, name, word)} or named
+
+
 def _factors(task: Task) -> dict[str, float] | None:
-    """Twice the attention to the second blended word, which is the target's."""
-    return {word: FACTOR for word in task.words.split()[1:2]} or None
+    """Twice the attention to the second blended word, which is the target's, if that has it."""
+    words = task.words.split()[1:2]
+    return {word: FACTOR for word in words if _has(task, "prompt", word)} or None
 
 
 def lacks_a_word(task: Task) -> bool:
     """Whether the source lacks the first blended word, or the target the second.
 
-    The benchmark's script then goes by the region of the other word, without a factor for one that
-    the target lacks; where both are absent its region is empty and the source comes back.
+    The region is then the other word's alone; where both are absent the method refuses.
     """
-    pairs = zip((task.source, task.prompt), task.words.split(), strict=False)
-    return any(not _by_words(text).has(word) for text, word in pairs)
+    pairs = zip(("source", "prompt"), task.words.split(), strict=False)
+    return any(not _has(task, name, word) for name, word in pairs)
+
+
+def _has(task: Task, name: str, word: str) -> bool:
+    return _by_words(getattr(task, name)).has(word)
 
 
 def _by_words(text: str):

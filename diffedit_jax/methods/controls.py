@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,7 +14,9 @@ from ..transforms import AttentionEdit, LocalBlend
 from .alignment import token_map
 from .rows import Edits, each
 from .windows import self_window, token_scales, token_windows
-from .words import Prompt, listed_words, read_prompt, selector
+from .words import Prompt, in_no_prompt, listed_words, read_prompt, selector
+
+_PROMPTS = ("source", "prompt")  # keys of words that belong to one prompt
 
 
 class Texts(NamedTuple):
@@ -91,55 +94,68 @@ def counted_calls(rule: Solver, table: Step) -> dict[str, np.ndarray]:
     return {"t": np.asarray(table.t), "before": np.asarray(before, np.int32)}
 
 
-def local_blend(texts: Texts, edits: Edits, words: Any, without: Any, grid: tuple) -> LocalBlend:
+def local_blend(texts: Texts, edits: Edits, grid: tuple) -> LocalBlend:
     """LocalBlend for every edit, leaves [edits, ...]; where no word is named all may change.
 
+    Words are the edits' own blend_words and blend_without, as `prompt_to_prompt` takes them.
+
     Args:
-      words, without: texts of words, one for all pictures or one per picture. A word counts in
-        every prompt of the edit that has it; each prompt needs one of `words`.
       grid: (height, width) of the layers that are read.
+    Raises: UserError for a word that no prompt has, and where a target would have no region.
+    Source: cure-lab/PnPInversion models/p2p/attention_control.py, LocalBlend: the region of a
+      prompt without its word is 0/0, above no threshold, so that the other prompt's is left.
     """
-    count = edits.count * edits.targets
-    may, must_not = (
-        [sorted({w for text in group for w in listed_words(text)}) for group in _by_edit(
-            each(value, count, name), edits)]
-        for value, name in ((words, "blend_words"), (without, "blend_without"))
-    )  # fmt: skip
     select, threshold, start = [], [], []
     for i in range(edits.count):
         rows = [texts.sources[i], *texts.targets[i]]
-        named = [_selected(rows, w, texts.length, e) for w, e in ((may[i], True), (must_not[i], 0))]
-        select.append(np.stack(named, axis=1))
-        least, highest = (
-            _share(edits.own(name)[i], name)
-            for name in ("blend_threshold", "blend_without_threshold")
+        may, must_not = (
+            _named(rows, edits.own(name)[i], name) for name in ("blend_words", "blend_without")
         )
-        threshold.append([least if may[i] else -1.0, highest])
-        share = _share(edits.own("blend_start")[i], "blend_start")
-        start.append(int(share * texts.walked[i]))
+        confined = any(may)
+        if confined:
+            _check_regions(rows, may)
+        pairs = zip(may, must_not, strict=True)
+        select.append([[selector(found, texts.length) for found in pair] for pair in pairs])
+        least, highest, begin = (
+            _share(edits.own(name)[i], name)
+            for name in ("blend_threshold", "blend_without_threshold", "blend_start")
+        )
+        threshold.append([least if confined else -1.0, highest])
+        start.append(int(begin * texts.walked[i]))
     return LocalBlend(
-        select=jnp.asarray(np.stack(select)),
+        select=jnp.asarray(np.asarray(select)),
         threshold=jnp.asarray(threshold, jnp.float32),
         start=jnp.asarray(start, jnp.int32),
         grid=grid,
     )
 
 
-def _selected(rows: list[Prompt], words: list[str], length: int, every: bool) -> np.ndarray:
-    """[rows, tokens] 1 at the tokens of the words in each prompt that has them."""
+def _named(rows: list[Prompt], value: Any, name: str) -> list[list[int]]:
+    """For each prompt, the source's first, the tokens of the words that are named and it has."""
+    if isinstance(value, Mapping):
+        if not set(value) <= set(_PROMPTS):
+            raise UserError(
+                f"{name} has words of 'source' and 'prompt', not of {', '.join(map(str, value))}"
+            )
+        source, target = (listed_words(value.get(key)) for key in _PROMPTS)
+        own = [source, *[target] * (len(rows) - 1)]
+        pairs = zip(rows, own, strict=True)
+        return [[t for word in words for t in prompt.tokens(word)] for prompt, words in pairs]
+    words = listed_words(value)
     for word in words:
         if not any(prompt.has(word) for prompt in rows):
-            rows[-1].tokens(word)  # says that the word is absent, and what is near it
-    out = []
-    for prompt in rows:
-        found = [t for word in words if prompt.has(word) for t in prompt.tokens(word)]
-        if every and words and not found:
+            raise in_no_prompt(word, rows)
+    return [[t for w in words if prompt.has(w) for t in prompt.tokens(w)] for prompt in rows]
+
+
+def _check_regions(rows: list[Prompt], found: list[list[int]]) -> None:
+    """A target's region is its own words' and the source's: one of the two must have one."""
+    for prompt, own in zip(rows[1:], found[1:], strict=True):
+        if not own and not found[0]:
             raise UserError(
-                f"none of the words {', '.join(words)} is in {prompt.text!r}; "
-                "blend_words needs a word of each prompt"
+                f"neither {rows[0].text!r} nor {prompt.text!r} has a word of blend_words; "
+                "name one of them"
             )
-        out.append(selector(found, length))
-    return np.stack(out)
 
 
 def _share(value, name: str) -> float:

@@ -49,7 +49,7 @@ def pnp_inversion(
     self_replace_steps: float | str = 0.6,
     self_cells: int | None = None,
     equalizer: str | dict | None = None,
-    blend_words: str | None = None,
+    blend_words: str | dict | None = None,
     blend_start: float = 0.2,
     blend_threshold: float = 0.3,
     strength: float = 1.0,
@@ -81,7 +81,9 @@ def pnp_inversion(
       self_cells: self attention is taken over at layers of at most so many cells; 16 x 16 or a
         quarter of the latent's sides if not given (the benchmark's script: 1024).
       equalizer: factors of words of the prompt, "smiling=3, pink=-1".
-      blend_words: words whose region alone may change (LocalBlend).
+      blend_words: words whose region alone may change (LocalBlend), "cat dog": each is looked up in
+        both prompts and may be in one of them only, whose region it then is; or words of each
+        prompt, {"source": "cat", "prompt": "dog"}.
       blend_start: share of the steps before the region acts.
       blend_threshold: of the region, a share of the highest attention.
       mask: [b, h, w] in [0, 1], 1 where the picture may change.

@@ -25,8 +25,8 @@ _COMPAT = ("", "official")
 _NOT_PARAMETERS = ("model", "images", "watch")
 _OF_A_DRAWING = ("steps", "spacing", "solver", "height", "width")
 _ATTENTION = ("controller", "mapper", "cross_replace_steps", "self_replace_steps", "equalizer")
-_OF_AN_EDIT = ("mask", "source", "guidance", "rescale", "strength", "blend_start",
-               "blend_threshold", "blend_without_threshold")  # fmt: skip
+_OF_AN_EDIT = ("mask", "source", "guidance", "rescale", "strength", "blend_words", "blend_without",
+               "blend_start", "blend_threshold", "blend_without_threshold")  # fmt: skip
 _INVERSION = "pnp_inversion"
 
 
@@ -71,8 +71,8 @@ def prompt_to_prompt(
     self_replace_steps: float | str = 0.4,
     self_cells: int | None = None,
     equalizer: str | dict | None = None,
-    blend_words: str | None = None,
-    blend_without: str | None = None,
+    blend_words: str | dict | None = None,
+    blend_without: str | dict | None = None,
     blend_start: float = 0.2,
     blend_threshold: float = 0.3,
     blend_without_threshold: float = 0.3,
@@ -114,8 +114,10 @@ def prompt_to_prompt(
       self_cells: self attention is taken over at layers of at most so many cells; 16 x 16 or a
         quarter of the latent's sides if not given. Another number compiles another program.
       equalizer: factors of words of the prompt, "smiling=3, pink=-1".
-      blend_words: words whose region alone may change (LocalBlend); looked up in both prompts.
-      blend_without: words whose region must not change.
+      blend_words: words whose region alone may change (LocalBlend), "cat dog": each is looked up in
+        both prompts and may be in one of them only, whose region it then is; or words of each
+        prompt, {"source": "cat", "prompt": "dog"}.
+      blend_without: words whose region must not change, named in the same ways.
       blend_start: share of the steps before the region acts.
       blend_threshold: of the region, a share of the highest attention.
       blend_without_threshold: the same for blend_without.
@@ -221,7 +223,7 @@ def _edit(model, edits: Edits, start: Start, guide, p: dict):
     links = [*start.near, start.guide or guide, *start.links, rules]
     if p["blend_words"] is not None or p["blend_without"] is not None:
         grid = reading_grid(model, shape, p["blend_resolution"])
-        links.append(local_blend(texts, edits, p["blend_words"], p["blend_without"], grid))
+        links.append(local_blend(texts, edits, grid))
     if p["mask"] is not None:
         cells = in_cells(np.stack(edits.own("mask")), model.factor)
         links.append(KeepOutside(mask=jnp.asarray(cells)[..., None]))

@@ -47,10 +47,8 @@ class Prompt:
 
         Example: `prompt.tokens("tiger")` is [2] for "a tiger".
         """
-        wanted = word.split()
-        found = self._matches(wanted, lambda m: (m.group(), m.start(), m.end()))
-        found = found or self._matches([_bare(w) for w in wanted], _core)
-        if not found or not wanted:
+        found = self._places(word)
+        if not found:
             raise UserError(
                 f"the word {word!r} is not in the prompt {self.text!r}{self._hint(word)}"
             )
@@ -66,6 +64,14 @@ class Prompt:
         except UserError:
             return False
 
+    def _places(self, word: str) -> list[tuple[int, int]]:
+        """Where the word stands in the text, (start, end) in characters."""
+        wanted = word.split()
+        if not wanted:
+            return []
+        found = self._matches(wanted, lambda m: (m.group(), m.start(), m.end()))
+        return found or self._matches([_bare(w) for w in wanted], _core)
+
     def _matches(self, wanted, read) -> list[tuple[int, int]]:
         words = [read(m) for m in re.finditer(r"\S+", self.text)]
         runs = (words[i : i + len(wanted)] for i in range(len(words) - len(wanted) + 1))
@@ -78,6 +84,15 @@ class Prompt:
         known = {_bare(w): w for w in self.words}
         close = difflib.get_close_matches(_bare(word), list(known), n=1)
         return f" (did you mean {known[close[0]]!r}?)" if close else ""
+
+
+def in_no_prompt(word: str, prompts: Sequence[Prompt]) -> UserError:
+    """The error for a word that none of the prompts has: names it and the words that there are."""
+    for prompt in prompts:
+        if prompt._places(word):
+            prompt.tokens(word)  # says that it was cut off
+    there = ", ".join(dict.fromkeys(_bare(w) for prompt in prompts for w in prompt.words))
+    return UserError(f"the word {word!r} is in no prompt; there are: {there}")
 
 
 def read_prompt(model, text: str) -> Prompt:

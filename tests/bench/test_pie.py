@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+import diffedit_jax as de
 from diffedit_jax import images
 from diffedit_jax.bench import quality_of_pie as pie
 from diffedit_jax.bench.pie_arguments import arguments, lacks_a_word
@@ -16,6 +17,7 @@ from diffedit_jax.errors import UserError
 from diffedit_jax.methods import find
 from diffedit_jax.metrics import perceptual
 from diffedit_jax.models import SqueezeNet
+from tests.golden_models import GOLDEN
 
 WHOLE = [0, SIDE * SIDE]
 MIDDLE = np.zeros((SIDE, SIDE), bool)
@@ -270,7 +272,8 @@ def test_the_embedded_clip_prefers_the_prompt_of_the_picture(folder):
 def test_methods_are_told_the_benchmark_s_words_and_its_seed(folder):
     tasks = read_tasks(folder)
     told = arguments("pnp_inversion", tasks)
-    assert told["blend_words"] == ["cat dog", "cat dog", ""] and told["seed"] == [1234] * 3
+    own = {"source": "cat", "prompt": "dog"}
+    assert told["blend_words"] == [own, own, ""] and told["seed"] == [1234] * 3
     assert set(arguments("sdedit", tasks)) == {"prompt", "seed"}
     assert arguments("inpaint", tasks)["mask"][2].all()
     assert arguments("edict", tasks[2:]).keys() == {"prompt", "source", "seed"}
@@ -317,6 +320,44 @@ def test_what_the_user_sets_wins_over_the_benchmark(folder, tmp_path, monkeypatc
     pie.Maker(None, "prompt_to_prompt", tmp_path, options)(sources, tasks)
     wanted = {k: PROTOCOL[k] for k in ("self_replace_steps", "self_cells", "mapper")} | options
     assert {k: seen[k] for k in wanted} == wanted
+
+
+@pytest.fixture
+def lacking(folder):
+    """Edits whose source, whose target, and both of whose prompts lack their word."""
+    place = folder / "mapping_file.json"
+    entries = json.loads(place.read_text())
+    entries["000"]["original_prompt"] = "a blue background"
+    entries["111"]["blended_word"] = "cat tiger"
+    entries["922"]["blended_word"] = "dog cat"
+    place.write_text(json.dumps(entries))
+    return folder
+
+
+def test_an_edit_goes_by_the_word_that_is_there(lacking):
+    told = arguments("prompt_to_prompt", read_tasks(lacking))
+    neither = {"source": "dog", "prompt": "cat"}
+    assert told["blend_words"] == [{"prompt": "dog"}, {"source": "cat"}, neither]
+    assert told["equalizer"] == [{"dog": 2}, None, None]
+
+
+@pytest.mark.slow
+def test_pictures_of_one_word_are_edited_and_those_of_none_refused(lacking, tmp_path):
+    """The first only where its target's word looks, which a threshold of 1 leaves nowhere."""
+    model, tasks = de.load(str(GOLDEN / "12_pipelines" / "sd1")), read_tasks(lacking)
+    sources = [images.read(lacking / "annotation_images" / t.path).pixels for t in tasks]
+    given = {"steps": 2, "size": 32, "blend_start": 0.0}
+
+    def run(name, **more):
+        maker = pie.Maker(model, "prompt_to_prompt", tmp_path / name, given | more)
+        return maker(sources, tasks)
+
+    edited, shut = run("edited"), run("shut", blend_threshold=1.0)
+    kept = [(a == b).all(axis=-1).mean() for a, b in zip(edited[:2], shut[:2], strict=True)]
+    assert max(kept) < 1
+    stays = run("source", blend_threshold=1.0, equalizer=None, guidance=1.0)
+    assert all((a == b).all() for a, b in zip(shut[:2], stays[:2], strict=True))
+    assert edited[2].startswith("the word 'dog' is not in the prompt 'a cat on")
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,61 @@ def test_outside_the_region_the_target_is_the_source(model6):
     assert kept.any() and not kept.all()
 
 
+@pytest.fixture(scope="module")
+def smooth(model6):
+    """A network whose answers differ wherever the prompts do: no tanh or softmax at its end."""
+    return model6.replace(denoiser=jax.tree.map(lambda a: 0.1 * a, model6.denoiser))
+
+
+APART = dict(cross_replace_steps=0.0, self_replace_steps=0.0)  # each prompt has maps of its own
+
+
+def region(model, **more):
+    """[h, w] where the target may differ from the source row: to the bit, in one program."""
+    given = dict(seed=4, blend_threshold=0.97) | APART | more
+    shut = edited(model, **(given | dict(blend_threshold=1.0, blend_start=0.0)))
+    return (edited(model, **given) != shut).any(axis=-1)[0]
+
+
+def test_a_word_of_the_source_alone_gives_every_target_the_same_region(smooth):
+    dog, boat = (region(smooth, prompt=[f"a {word} on a mat"], blend_words="cat")
+                 for word in ("dog", "boat"))  # fmt: skip
+    np.testing.assert_array_equal(dog, boat)
+    assert dog.any() and not dog.all()
+
+
+def test_a_region_is_that_of_either_prompt_s_word(smooth):
+    """At the last step alone, so that the targets' maps are those of one free run."""
+    cat, dog, both = (region(smooth, blend_words=words, blend_start=0.75)
+                      for words in ("cat", "dog", "cat dog"))  # fmt: skip
+    assert cat.any() and dog.any() and (cat != dog).any() and not both.all()
+    np.testing.assert_array_equal(cat | dog, both)
+
+
+def test_words_of_each_prompt_count_in_that_prompt_alone(smooth):
+    """Named for one prompt, a word that both have is as one that the other prompt lacks."""
+    both = dict(source=["a cat or dog on a mat"], prompt=["a boat or big cat"])
+    own = region(smooth, blend_words={"source": "dog", "prompt": "boat"}, **both)
+    np.testing.assert_array_equal(own, region(smooth, blend_words="dog boat", **both))
+    source, target, shared = (
+        region(smooth, blend_words=words, blend_start=0.75, **both)
+        for words in ({"source": "cat"}, {"prompt": "cat"}, "cat")
+    )
+    assert source.any() and target.any() and (source != target).any() and not shared.all()
+    np.testing.assert_array_equal(source | target, shared)
+
+
+def test_targets_with_words_of_their_own_are_what_they_are_alone(smooth):
+    """The region of one is not another's, whatever they share."""
+    words = {TARGET: "dog", "a boat on a mat": "boat", "a cat on a boat": ""}
+    given = dict(blend_threshold=0.97) | APART
+    batch = edited(smooth, source=[SOURCE] * 3, prompt=list(words), seed=[4, 4, 4],
+                   blend_words=list(words.values()), **given)  # fmt: skip
+    for z, (prompt, word) in zip(batch, words.items(), strict=True):
+        alone = edited(smooth, prompt=[prompt], seed=4, blend_words=word, **given)
+        np.testing.assert_allclose(z, alone[0], **EXACT)
+
+
 def test_no_knob_compiles_anything(model6):
     """Windows, words, factors, regions, thresholds, prompts: all are data."""
     seen = []
@@ -231,8 +286,19 @@ def test_plms_can_count_as_the_official_code_does(model6):
         (dict(mapper="other"), "mapper 'other' is not one of"),
         (dict(cross_replace_steps="0.8, lion=0.4"), "'lion' is not in the prompt"),
         (dict(equalizer="mats=2"), "did you mean 'mat'"),
-        (dict(blend_words="lion"), "'lion' is not in the prompt"),
-        (dict(blend_words="cat"), "blend_words needs a word of each prompt"),
+        (dict(blend_words="cat lion"), "'lion' is in no prompt; there are: a, cat, on, mat, dog$"),
+        (dict(blend_words="mat", blend_without="mats"), "'mats' is in no prompt"),
+        (dict(blend_words={"source": "dog"}), "'dog' is not in the prompt 'a cat on a mat'"),
+        (dict(blend_words={"target": "dog"}), "has words of 'source' and 'prompt', not of target"),
+        (
+            dict(
+                source=[SOURCE] * 2,
+                prompt=[TARGET, "a boat on a mat"],
+                seed=[2, 2],
+                blend_words="dog",
+            ),
+            "nor 'a boat on a mat' has a word of blend_words",
+        ),
         (dict(blend_words="mat", blend_start=2), "blend_start must be a share"),
         (dict(blend_words="mat", blend_resolution=5), "there are: 6 x 6"),
         (dict(solver="ddpm"), "draws noise"),

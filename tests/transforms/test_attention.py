@@ -245,6 +245,26 @@ def test_local_blend_is_the_official_one(name, blends):
         np.testing.assert_array_equal(region, blends[f"{name}_mask"][:, 0])
 
 
+@pytest.mark.parametrize("lacking", [0, 1])
+def test_a_prompt_that_lacks_the_word_leaves_the_region_to_the_other(lacking):
+    """As the official code has it: its own map is 0/0, which is above no threshold."""
+    torch = pytest.importorskip("torch")
+    maps = np.random.default_rng(3).random((2, 16, 16), np.float32)
+    maps[lacking] = 0
+    blend = LocalBlend(select=jnp.zeros((2, 2, TOKENS)), threshold=jnp.asarray([0.9, 0.3]),
+                       start=jnp.int32(0), grid=(16, 16))  # fmt: skip
+    totals = jnp.stack([jnp.asarray(maps), jnp.zeros((2, 16, 16))], axis=1)
+    pooled = torch.nn.functional.max_pool2d(torch.tensor(maps)[:, None], 3, 1, 1)
+    wide = torch.nn.functional.interpolate(pooled, size=(32, 48))
+    share = wide / wide.amax((2, 3), keepdim=True)
+    assert share[lacking].isnan().all()
+    official = (share[:1].gt(0.9) | share.gt(0.9))[1, 0].numpy()
+    alone = share[1 - lacking, 0].gt(0.9).numpy()
+    np.testing.assert_array_equal(blend.region(totals, (32, 48))[1, ..., 0], official)
+    np.testing.assert_array_equal(official, alone)
+    assert official.any() and not official.all()
+
+
 def test_a_pair_of_latents_is_blended_both(blends):
     x, maps = rows_of(blends, "stable_t30")
     blend = blend_of(blends, "stable_t30")
