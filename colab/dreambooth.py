@@ -55,7 +55,7 @@ from diffedit_jax.training.tasks.shared import learned
 
 model = de.load("emoji")
 batches = task.dreambooth_batches(model, config, pictures, out)
-state = fit(task.lora_task(model, config), Stepped(batches, (0, 1)), config, out)
+state = fit(task.lora_task(model, config), Stepped(batches), config, out)
 task.write_low_rank(out / "lora.safetensors", task.lora(config), learned(state), config.layout)
 
 # %% [markdown]

@@ -58,7 +58,7 @@ from diffedit_jax.training.tasks.shared import learned
 
 model, rows = task.with_word(de.load("emoji"), config.word, config.vectors)
 batches = task.inversion_batches(model, config, pictures, rows)
-state = fit(task.inversion_task(model, config, rows), Stepped(batches, (0, 1)), config, out)
+state = fit(task.inversion_task(model, config, rows), Stepped(batches), config, out)
 task.write_word(out / "learned_embeds.safetensors", config.word, learned(state))
 
 # %% [markdown]
