@@ -9,7 +9,7 @@ Command: python train/dreambooth.py --config configs/dreambooth.py --data pictur
 Stable Diffusion, as diffusers' script and README have it: model=..., templates=dreambooth,
 class_prompts=dreambooth, class_guidance=7.5, class_steps=50, class_pictures=200, batch=2 (one of
 the subject, one of the class), rate=5e-6 (2e-6 with the text encoder), 800 steps (400 without
-prior), focus=-1. Unlike the script, which crops at random, this takes the middle square.
+prior), focus=-1, cache_latents=False and crop=random (the middle square is used otherwise).
 """
 
 from ml_collections import ConfigDict
@@ -31,6 +31,9 @@ def get_config() -> ConfigDict:
             templates="emoji",
             flip=0.0,
             skip_broken=False,
+            crop="middle",  # or random, with cache_latents=False: the square that is used
+            cache_latents=True,  # False: pictures are read anew and encoded in the step
+            cache_texts=0,  # states of so many sentences are kept, not made in every step
             seed=0,
             batch=16,
             steps=200,

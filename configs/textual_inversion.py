@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
             templates="emoji",  # object, style, "a {}|my {}"; .txt files go first
             flip=0.0,  # chance of a mirrored picture
             skip_broken=False,
+            crop="middle",  # or random, with cache_latents=False: the square that is used
+            cache_latents=True,  # False: pictures are read anew and encoded in the step
             seed=0,
             batch=8,
             steps=400,

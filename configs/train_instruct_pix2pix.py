@@ -25,6 +25,8 @@ def get_config() -> ConfigDict:
             pairs=20_000,  # rendered, where no --data is given
             skip_broken=False,  # leave out pictures of --data that cannot be read
             flip=0.0,  # chance of a mirrored pair
+            cache_latents=True,  # False: pictures are read anew and encoded in the step
+            cache_texts=0,  # states of so many instructions are kept, not made in every step
             seed=23,
             batch=32,
             steps=4500,

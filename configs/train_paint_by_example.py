@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
             tower="emoji",  # CLIP whose image tower reads the examples
             examples=12_000,  # holes that are drawn and encoded before training
             skip_broken=False,  # leave out pictures of --data that cannot be read
+            cache_latents=True,  # False: pictures are drawn anew and encoded in the step
             seed=29,
             curved=0.5,  # share of Bezier masks
             jitter=1,  # pixels by which their points are moved

@@ -24,14 +24,14 @@ def main():
     config = run.config
     model = load(config.model)
     run.say(f"the subject is called: {task.identifier(model, config)}")
-    batches = task.dreambooth_batches(model, config, run.data, run.out)
+    data = task.dreambooth_data(model, config, run.data, run.out, run.share)
 
     def write(found):
         write_model(task.with_trained(model, found), run.out / "model", config.dtype)
 
     made, room = task.full_task(model, config), model_bytes(model, config.dtype)
     look = looks.of_prompts(model, made, config, task.prompts(model, config))
-    state = run.fit(made, batches, room=room, look=look)
+    state = run.fit(made, data, room=room, look=look)
     at_end(write, state, config)
 
 

@@ -24,7 +24,7 @@ def main():
     config = run.config
     model = load(config.model)
     run.say(f"the subject is called: {task.identifier(model, config)}")
-    batches = task.dreambooth_batches(model, config, run.data, run.out)
+    data = task.dreambooth_data(model, config, run.data, run.out, run.share)
 
     def write(found):
         path = run.out / "lora.safetensors"
@@ -32,7 +32,7 @@ def main():
 
     made = task.lora_task(model, config)
     look = looks.of_prompts(model, made, config, task.prompts(model, config))
-    run.fit(made, batches, watch=at_saves(write), look=look)
+    run.fit(made, data, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from diffedit_jax.bundles import load
 from diffedit_jax.training import looks
+from diffedit_jax.training.data import Stepped
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
 from diffedit_jax.training.tasks import inst as task
@@ -25,14 +26,14 @@ def main():
     model = load(config.model)
     shown = task.paintings(model, config, run.data)
     style = task.fresh_style(model, config, shown)
-    batches = task.style_batches(model, config, shown)
+    data = Stepped(task.style_batches(model, config, shown), run.share)
 
     def write(found):
         task.write_style(run.out / "style.safetensors", style, found, shown)
 
     made, now = task.style_task(model, config, style), task.styled(style, shown)
     look = looks.of_prompts(model, made, config, task.prompts(config), now)
-    run.fit(made, batches, watch=at_saves(write), look=look)
+    run.fit(made, data, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

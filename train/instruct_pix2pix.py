@@ -23,8 +23,7 @@ def main():
     run = arguments(__doc__)
     config = run.config
     model = task.widened(load(config.model))
-    pairs = task.instruct_pairs(model, config, run.data, run.out)
-    batches = pairs.batches(model.tokenize, config.batch, config.seed)
+    data, pairs = task.instruct_data(model, config, run.data, run.out, run.share)
 
     def write(found):
         weights.save(found["unet"], run.out / "unet.safetensors")
@@ -34,7 +33,7 @@ def main():
 
     made, room = task.instruct_task(model, config), model_bytes(model, config.dtype)
     look = looks.of_pairs(model, made, config, pairs)
-    state = run.fit(made, batches, watch=at_saves(write), look=look, room=room)
+    state = run.fit(made, data, watch=at_saves(write), look=look, room=room)
     at_end(export, state, config)
 
 

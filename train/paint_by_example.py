@@ -23,8 +23,7 @@ def main():
     run = arguments(__doc__)
     config = run.config
     model = task.by_example(load(config.model), config.tower, config.seed)
-    examples = task.examples_of(model, config, run.data, run.out)
-    batches = examples.batches(config.batch, config.seed)
+    data, examples = task.example_data(model, config, run.data, run.out, run.share)
 
     def write(found):
         weights.save(found, run.out / "trained.safetensors")
@@ -34,7 +33,7 @@ def main():
 
     made, room = task.example_task(model, config), model_bytes(model, config.dtype)
     look = looks.of_examples(model, made, config, examples)
-    state = run.fit(made, batches, watch=at_saves(write), look=look, room=room)
+    state = run.fit(made, data, watch=at_saves(write), look=look, room=room)
     at_end(export, state, config)
 
 

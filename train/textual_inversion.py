@@ -23,14 +23,14 @@ def main():
     run = arguments(__doc__)
     config = run.config
     model, rows = task.with_word(load(config.model), config.word, config.vectors)
-    batches = task.inversion_batches(model, config, run.data, rows)
+    data = task.inversion_data(model, config, run.data, rows, run.share)
 
     def write(found):
         task.write_word(run.out / "learned_embeds.safetensors", config.word, found)
 
     made = task.inversion_task(model, config, rows)
     look = looks.of_prompts(model, made, config, task.prompts(config))
-    run.fit(made, batches, watch=at_saves(write), look=look)
+    run.fit(made, data, watch=at_saves(write), look=look)
 
 
 if __name__ == "__main__":

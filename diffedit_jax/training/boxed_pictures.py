@@ -13,6 +13,7 @@ from ..checkpoints.files import read_json
 from ..errors import UserError
 from ..images import read
 from ..images.frame import resized
+from ..images.read import open_file
 from ..notices import tell
 from . import boxes
 from .examples import Drawn
@@ -20,6 +21,8 @@ from .pictures import readable
 
 LISTS = ("boxes.csv", "boxes.json")
 _CORNERS = ("left", "top", "right", "bottom")
+_ORIENTATION = 0x0112  # of EXIF; above 4, width and height change places
+_NOTHING = "no picture has a box of 2 to 80 % of its area; there is nothing to train on"
 
 
 class Boxed(NamedTuple):
@@ -131,14 +134,54 @@ def picture_examples(
         if pixels is None:
             del left[which]
             continue
-        usable = _usable(left[which], *pixels.shape[:2])
-        if not usable:
-            tell(f"left out: {left[which].file} has no box of 2 to 80 % of the picture")
+        if not _usable(left[which], *pixels.shape[:2]):
+            _tell_unusable(left[which])
             del left[which]
             continue
-        box = usable[int(rng.integers(len(usable)))]
-        yield _drawn(rng, pixels, box, size, shown, curved, jitter, margin)
-    raise UserError("no picture has a box of 2 to 80 % of its area; there is nothing to train on")
+        yield _drawn(rng, left[which], pixels, size, shown, curved, jitter, margin)
+    raise UserError(_NOTHING)
+
+
+def usable_files(listed: list[Boxed], *, skip_broken: bool = False) -> list[Boxed]:
+    """Those that have a box of 2 to 80 % of the picture, as the headers of the files say.
+
+    What is left out is told. Raises: as `picture_examples`.
+    """
+    found = []
+    for boxed in listed:
+        size = readable(boxed.file, _size_of, 0, skip_broken)
+        if size is not None and _usable(boxed, *size):
+            found.append(boxed)
+        elif size is not None:
+            _tell_unusable(boxed)
+    if not found:
+        raise UserError(_NOTHING)
+    return found
+
+
+def picture_example(
+    rng: np.random.Generator,
+    boxed: Boxed,
+    *,
+    size: int,
+    shown: int,
+    curved: float,
+    jitter: int,
+    margin: int,
+) -> Drawn:
+    """A random one of a picture's usable boxes; arguments as of `picture_examples`."""
+    return _drawn(rng, boxed, read(boxed.file).pixels, size, shown, curved, jitter, margin)
+
+
+def _size_of(file, _) -> tuple[int, int]:
+    """(height, width) of an upright picture, from the header of its file."""
+    with open_file(file, str(file)) as image:
+        turned = image.getexif().get(_ORIENTATION, 1) > 4
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _tell_unusable(boxed):
+    tell(f"left out: {boxed.file} has no box of 2 to 80 % of the picture")
 
 
 def _usable(boxed: Boxed, height: int, width: int) -> list[boxes.Box]:
@@ -147,8 +190,10 @@ def _usable(boxed: Boxed, height: int, width: int) -> list[boxes.Box]:
     return [box for box in checked if least <= boxes.share_of(box, height, width) <= most]
 
 
-def _drawn(rng, pixels, box, size, shown, curved, jitter, margin) -> Drawn:
+def _drawn(rng, boxed, pixels, size, shown, curved, jitter, margin) -> Drawn:
     height, width = pixels.shape[:2]
+    usable = _usable(boxed, height, width)
+    box = usable[int(rng.integers(len(usable)))]
     example = boxes.cut(pixels, boxes.padded(box, margin, height, width), shown)
     wide = boxes.extended(rng, box, height, width)
     hole = boxes.hole(rng, box, wide, height, width, curved=curved, jitter=jitter)

@@ -24,33 +24,50 @@ _BORDER = 8  # pixels of background at most around a crop
 def scene_examples(
     seed: int, *, shown: int, curved: float, jitter: int, silhouettes: float, invented: float
 ) -> Iterator[Drawn]:
-    """An endless stream of training scenes, one object of each taken out and shown elsewhere.
+    """An endless stream of `scene_example`s."""
+    rng, own = np.random.default_rng((130_363, seed)), dict(shown=shown, invented=invented)
+    for number in itertools.count():
+        yield scene_example(rng, number, curved=curved, jitter=jitter, silhouettes=silhouettes,
+                            **own)  # fmt: skip
+
+
+def scene_example(
+    rng: np.random.Generator,
+    number: int,
+    *,
+    shown: int,
+    curved: float,
+    jitter: int,
+    silhouettes: float,
+    invented: float,
+) -> Drawn:
+    """A training scene, one object of which is taken out and shown elsewhere.
 
     The example is another render of the object: other size and place, background and pattern, cut
     close in half the cases. A copy of its pixels would not fit the hole.
 
     Args:
+      number: which invented object it is, if it is one.
       shown: pixels of the example pictures.
       curved, jitter: of `boxes.hole`.
       silhouettes: share of holes that follow the object's outline, and in half of these that of
         another object in its place too, as an exact mask of a swap does.
+      invented: share of objects that no vocabulary has.
     """
-    rng = np.random.default_rng((130_363, seed))
-    for number in itertools.count():
-        scene = sample_scene(rng)
-        index = int(rng.integers(len(scene.things)))
-        if rng.random() < invented:
-            scene = _with_invented(scene, index, number)
-        cover = coverage(scene, index) > 0
-        if rng.random() < silhouettes:
-            taken = cover | _of_another(rng, scene, index)
-        else:
-            box = box_of(cover)
-            wide = boxes.extended(rng, box, SIZE, SIZE)
-            taken = boxes.hole(rng, box, wide, SIZE, SIZE, curved=curved, jitter=jitter)
-        alone = another_render(rng, scene.things[index], scene.style)
-        example = resized(alone, (shown, shown), "BICUBIC")
-        yield Drawn(render(scene), 1 - taken.astype(np.float32), example)
+    scene = sample_scene(rng)
+    index = int(rng.integers(len(scene.things)))
+    if rng.random() < invented:
+        scene = _with_invented(scene, index, number)
+    cover = coverage(scene, index) > 0
+    if rng.random() < silhouettes:
+        taken = cover | _of_another(rng, scene, index)
+    else:
+        box = box_of(cover)
+        wide = boxes.extended(rng, box, SIZE, SIZE)
+        taken = boxes.hole(rng, box, wide, SIZE, SIZE, curved=curved, jitter=jitter)
+    alone = another_render(rng, scene.things[index], scene.style)
+    example = resized(alone, (shown, shown), "BICUBIC")
+    return Drawn(render(scene), 1 - taken.astype(np.float32), example)
 
 
 def _with_invented(scene: Scene, index: int, number: int) -> Scene:

@@ -19,6 +19,7 @@ _NOT_NEGATIVE = (
     "seed", "warmup", "look_every", "keep_best", "average_after", "progressive", "convolutions",
     "jitter", "margin", "together", "class_pictures", "decay", "clip", "power", "min_snr", "offset",
     "prior", "look_guidance", "alpha", "convolution_alpha", "average_power", "decoder_steps",
+    "cache_texts",
 )  # fmt: skip
 _SHARES = ("settle", "average", "average_least", "drop", "flip", "curved", "silhouettes",
            "invented", "dropout")  # fmt: skip
@@ -32,6 +33,7 @@ _CHOICES = {
     "averaging": ("diffusers", "litema"),
     "compat": ("", "official"),
     "on_error": ("stop", "warn"),
+    "crop": ("middle", "random"),
 }
 _CONFIGS = {"farm": ("textual_inversion", "dreambooth_lora")}
 _LOOKING = ("textual_inversion", "dreambooth", "dreambooth_lora", "inst", "instruct_pix2pix",

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..errors import UserError
-from ..images import read, write
+from ..images import write
 from ..methods.generate import generate
 from .agree import by_first
 from .digests import of_tree
@@ -20,8 +18,8 @@ _MOST = 16  # pictures of one call
 
 def class_pictures(
     model: Any, prompts: Sequence[str], count: int, folder: Path, config: Any
-) -> tuple[np.ndarray, list[int]]:
-    """(uint8 [count, h, w, 3], which prompt each was drawn from); those in `folder` are kept.
+) -> tuple[list[Path], list[int]]:
+    """(files of pictures, which prompt each was drawn from); those in `folder` are kept.
 
     Picture i is drawn from prompt i mod len(prompts) and the noise of (config.seed, i) alone, so a
     cut-off run goes on with the same pictures. Pictures of other networks, prompts or settings are
@@ -34,7 +32,7 @@ def class_pictures(
     which = [i % len(prompts) for i in range(count)]
     files = [folder / f"{i:05d}.png" for i in range(count)]
     by_first(lambda: _draw(model, prompts, files, config))
-    return np.stack([read(file).pixels for file in files]), which
+    return files, which
 
 
 def _draw(model, prompts, files, config) -> None:

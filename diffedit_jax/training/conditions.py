@@ -19,21 +19,30 @@ def text_condition(text: Any, *, drop: float = 0.0, empty: Any = None, skip: int
 
     Args:
       text: the text encoder's module.
-      drop: share of the texts that becomes `empty` [tokens], for classifier-free guidance.
+      drop: share of the texts that becomes `empty`, for classifier-free guidance.
+      empty: [tokens], or its state [tokens, d] where batches bring states.
       skip: reads the state that many layers before the last (clip skip), after the final norm.
 
     Source: Ho and Salimans 2022, algorithm 1.
     """
 
     def condition(params, batch, key):
-        ids = batch.get("ids")
-        if ids is None:
-            return Cond(text=batch["context"])
+        given = batch["context"] if "context" in batch else batch["ids"]
         if drop:
-            ids = jnp.where(jax.random.bernoulli(key, drop, (len(ids), 1)), empty, ids)
-        return Cond(text=read(text, params["text_encoder"], ids, skip))
+            given = _where(~jax.random.bernoulli(key, drop, (len(given),)), given, empty)
+        return Cond(text=_told(text, params, given, skip))
 
     return condition
+
+
+def _where(words: Bool[Array, "n"], given: Array, empty: Any) -> Array:
+    """The given texts (ids or states) where words are kept, else the empty one."""
+    return jnp.where(words.reshape(-1, *(1,) * (given.ndim - 1)), given, empty)
+
+
+def _told(text, params, given, skip=0):
+    """Text states of ids [n, tokens]; states [n, tokens, d] are that already."""
+    return given if given.ndim == 3 else read(text, params["text_encoder"], given, skip)
 
 
 def read(text: Any, params: Any, ids: Int[Array, "n tokens"], skip: int = 0) -> Any:
@@ -54,38 +63,45 @@ def kept(r: Float[Array, "n"], drop: float) -> tuple[Bool[Array, "n"], Bool[Arra
     return r >= 2 * drop, (r < drop) | (r >= 3 * drop)
 
 
-def instruct_condition(text: Any, *, drop: float, empty: Int[Any, "tokens"]) -> Callable:
+def instruct_condition(
+    text: Any, *, drop: float, empty: Any, encode: Callable | None = None
+) -> Callable:
     """(params, batch, key) -> Cond of an instruction and the picture to be edited.
 
-    Batch: "ids" [n, tokens], "source" [n, h, w, c] latents of the pictures, not scaled; "r" [n],
-    if it is there, stands for the uniform draws of `kept`. A dropped text is `empty`, a dropped
-    picture is zeros.
+    Batch: "ids" [n, tokens] or "context" [n, tokens, d], "source" [n, h, w, c] latents of the
+    pictures, not scaled, or with `encode` "source_image" [n, H, W, 3] in 0 .. 255; "r" [n], if it
+    is there, stands for the uniform draws of `kept`. A dropped text is `empty`, as in
+    `text_condition`, a dropped picture is zeros.
     """
 
     def condition(params, batch, key):
-        source = batch["source"]
+        source = encode(params, batch["source_image"])[0] if encode else batch["source"]
         r = batch["r"] if "r" in batch else jax.random.uniform(key, (len(source),))
         words, picture = kept(r, drop)
-        ids = jnp.where(words[:, None], batch["ids"], empty)
+        given = _where(words, batch["context"] if "context" in batch else batch["ids"], empty)
         channels = source * picture[:, None, None, None].astype(source.dtype)
-        return Cond(text=read(text, params["text_encoder"], ids), channels=channels)
+        return Cond(text=_told(text, params, given), channels=channels)
 
     return condition
 
 
-def example_condition(encoder: Any, *, drop: float, together: int = 0) -> Callable:
+def example_condition(
+    encoder: Any, *, drop: float, together: int = 0, encode: Callable | None = None
+) -> Callable:
     """(params, batch, key) -> Cond of an example picture and of the picture without its hole.
 
     Batch: "shown" [n, s, s, 3] examples prepared for CLIP, "masked" and "masked_deviation"
     [n, h, w, c] of the latent to be drawn, scaled, and "keep" [n, h, w, 1], 1 where the picture is
     shown; "dropped" [n] bool, if it is there, is not drawn. An example that is dropped is the
-    learned vector. Channels: [masked latent | keep].
+    learned vector. Channels: [masked latent | keep]. With `encode`, "masked_image" [n, H, W, 3] in
+    0 .. 255 stands for "masked" and "masked_deviation".
 
     Args:
       encoder: models.Exemplar; its parameters are params["exemplar"].
       drop: share of the examples that are dropped.
       together: so many rows share one draw; 0: the whole batch, as in the original, where a batch
         is what one device holds.
+      encode: of `encoding.encoder_of`.
 
     Source: Yang et al. 2022, section 3.4; Fantasy-Studio/Paint-by-Example
     ldm/models/diffusion/ddpm.py get_input, u_cond_percent.
@@ -99,8 +115,11 @@ def example_condition(encoder: Any, *, drop: float, together: int = 0) -> Callab
             dropped = drawn_together(keys[0], len(shown), drop, together)
         null = params["exemplar"]["uncond_vector"].astype(told.dtype)
         text = jnp.where(dropped[:, None, None], null, told)
-        noise = jax.random.normal(keys[1], batch["masked"].shape)
-        hidden = batch["masked"] + batch["masked_deviation"] * noise
+        if encode:
+            mean, deviation = encode(params, batch["masked_image"])
+        else:
+            mean, deviation = batch["masked"], batch["masked_deviation"]
+        hidden = mean + deviation * jax.random.normal(keys[1], mean.shape)
         return Cond(text=text, channels=jnp.concatenate([hidden, batch["keep"]], axis=-1))
 
     return condition

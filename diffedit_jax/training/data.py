@@ -1,13 +1,37 @@
 """Batches that are a pure function of (seed, step): rendered scenes."""
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from diffedit_jax.errors import UserError
 from diffedit_jax.scenes import render_batch, sample_caption, sample_scene
 from diffedit_jax.scenes.spec import Scene
 
 _STREAM = 7919  # keeps the seeds of different uses apart
+
+
+class Share(NamedTuple):
+    """What a process loads of every batch.
+
+    Attributes:
+      parts: which of `of` equal parts, in order; they need not follow each other.
+    """
+
+    parts: tuple[int, ...] = (0,)
+    of: int = 1
+
+    def rows(self, batch: int) -> np.ndarray:
+        """The places of this process's examples in a batch of so many."""
+        if batch % self.of:
+            raise UserError(f"batch={batch} does not divide by the {self.of} parts of the mesh's "
+                            f"data and fsdp; change batch or mesh")  # fmt: skip
+        size = batch // self.of
+        return np.concatenate([np.arange(part * size, (part + 1) * size) for part in self.parts])
+
+
+WHOLE = Share()
 
 
 class Stepped:
@@ -15,17 +39,17 @@ class Stepped:
 
     Args:
       make: step -> dict of arrays, the whole batch of all processes.
-      share: (index, count) from `sharding.share`: the part of it that this process is given.
+      share: from `sharding.share`: the part of it that this process is given.
     """
 
-    def __init__(self, make: Callable[[int], dict], share: tuple[int, int] = (0, 1)):
+    def __init__(self, make: Callable[[int], dict], share: Share = WHOLE):
         self._make, self._share, self._step = make, share, 0
 
     def next(self) -> dict[str, np.ndarray]:
         """This process's part of the next batch."""
         batch = self._make(self._step)
         self._step += 1
-        return {name: part_of(x, *self._share) for name, x in batch.items()}
+        return {name: x[self._share.rows(len(x))] for name, x in batch.items()}
 
     def state(self) -> dict:
         """Where the data stands, as JSON."""
@@ -36,10 +60,26 @@ class Stepped:
         self._step = state["step"]
 
 
-def part_of(rows: np.ndarray, index: int, count: int) -> np.ndarray:
-    """Part number `index` of `count` equal parts."""
-    size = len(rows) // count
-    return rows[index * size : (index + 1) * size]
+class Changed:
+    """Data whose k-th batch is change(k, batch) of the k-th batch of other data."""
+
+    def __init__(self, data: Any, change: Callable[[int, dict], dict]):
+        self._data, self._change, self._step = data, change, 0
+
+    def next(self) -> dict[str, np.ndarray]:
+        """This process's part of the next batch."""
+        found = self._change(self._step, self._data.next())
+        self._step += 1
+        return found
+
+    def state(self) -> dict:
+        """Where the data stands, as JSON."""
+        return {"step": self._step, "data": self._data.state()}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state()`."""
+        self._step = state["step"]
+        self._data.restore(state["data"])
 
 
 def scenes_of(seed: int, step: int, count: int, **choices) -> list[Scene]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..notices import tell
+from .data import WHOLE, Share
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 _ENDLESS = 2**48  # length of the stream: more than any run reads
@@ -36,12 +37,12 @@ class Folder:
       files: what is read, in an order that is the same in every process and every start.
       example: (file, rng) -> dict of arrays; rng belongs to the position.
       batch: examples of one step over all processes.
-      share: (index, count) from `sharding.share`.
+      share: from `sharding.share`.
       skip_broken: a file that cannot be read (UserError) is told once and replaced by the next in
         the order with "weight" 0, so that it does not count; otherwise it ends the run.
       pad: batches end with their epoch; the last one is filled up with examples of weight 0.
       threads: that read ahead.
-    Raises: UserError for no files, or a batch that does not divide by the processes.
+    Raises: UserError for no files, or a batch that does not divide by the mesh.
     """
 
     def __init__(
@@ -51,52 +52,84 @@ class Folder:
         *,
         batch: int,
         seed: int = 0,
-        share: tuple[int, int] = (0, 1),
+        share: Share = WHOLE,
         skip_broken: bool = False,
         pad: bool = False,
         threads: int = 8,
     ):
-        import grain
-
         if not len(files):
             raise UserError("there is no file to train on")
-        if batch % share[1]:
-            raise UserError(f"batch={batch} does not divide by {share[1]} processes; change batch")
-        stream = _Stream(files, example, batch, seed, share, skip_broken, pad)
-        ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, 2))
-        rows = grain.MapDataset.source(stream).to_iter_dataset(ahead)
-        self._iterator = iter(rows.batch(batch // share[1]))
+        self._stream = _Stream(files, example, batch, seed, share.rows(batch), skip_broken, pad)
+        self._threads = threads
+        self.restore({"batch": 0})
 
     def next(self) -> dict[str, np.ndarray]:
         """This process's part of the next batch."""
+        self._batch += 1
         return next(self._iterator)
 
     def state(self) -> dict:
-        """Where the data stands, as JSON."""
-        return self._iterator.get_state()
+        """Where the data stands, as JSON; the same for any number of processes."""
+        return {"batch": self._batch}
 
     def restore(self, state: dict) -> None:
         """Go on from a `state()`."""
-        self._iterator.set_state(state)
+        import grain
+
+        self._batch = state["batch"]
+        ahead = max(self._threads, 2)
+        reading = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)
+        rows = grain.MapDataset.source(self._stream.after(self._batch)).to_iter_dataset(reading)
+        self._iterator = iter(rows.batch(self._stream.rows))
+
+
+class Together:
+    """Several data side by side: a batch of this process is [of the first; of the second; ...]."""
+
+    def __init__(self, *parts: Folder):
+        self._parts = parts
+
+    def next(self) -> dict[str, np.ndarray]:
+        """This process's part of the next batch."""
+        rows = [part.next() for part in self._parts]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+
+    def state(self) -> dict:
+        """Where each of the data stands, as JSON."""
+        return {"parts": [part.state() for part in self._parts]}
+
+    def restore(self, state: dict) -> None:
+        """Go on from a `state()`."""
+        for part, own in zip(self._parts, state["parts"], strict=True):
+            part.restore(own)
 
 
 class _Stream:
     """Random access to the examples of this process, for grain."""
 
-    def __init__(self, files, example, batch, seed, share, skip_broken, pad):
+    def __init__(self, files, example, batch, seed, own, skip_broken, pad, start=0):
+        self._about = (files, example, batch, seed, own, skip_broken, pad)
         self._files, self._example, self._seed = files, example, seed
-        self._batch, self._share = batch, share
+        self._batch, self._own, self._start = batch, own, start
         self._skip, self._pad = skip_broken, pad
         self._told: set[Path] = set()
         self._order: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
+
+    @property
+    def rows(self) -> int:
+        """Examples of this process in a batch."""
+        return len(self._own)
+
+    def after(self, batches: int) -> _Stream:
+        """The same stream without its first batches."""
+        return _Stream(*self._about, start=batches)
 
     def __len__(self) -> int:
         return _ENDLESS
 
     def __getitem__(self, own: int) -> dict[str, Any]:
-        index, count = self._share
-        rows = self._batch // count
-        position = own // rows * self._batch + index * rows + own % rows
+        step, row = divmod(own, len(self._own))
+        position = (self._start + step) * self._batch + int(self._own[row])
         epoch, place = divmod(position, self._length())
         weight = float(place < len(self._files))
         found, good = self._readable(epoch, place % len(self._files), position)

@@ -42,8 +42,8 @@ class Launch:
         return make_mesh(self.config.mesh)
 
     @functools.cached_property
-    def share(self) -> tuple[int, int]:
-        """(index, count): the part of every batch that this process loads."""
+    def share(self) -> Any:
+        """The part of every batch that this process loads, a data.Share."""
         from .sharding import share
 
         return share(self.mesh)
@@ -53,13 +53,12 @@ class Launch:
         """What of the data stays the same when the run goes on."""
         return {"folder": by_first(lambda: of_folder(self.data))} if self.data else {}
 
-    def fit(self, task: Any, make: Callable[[int], dict], **more: Any) -> Any:
-        """`loop.fit` of this run on the batches make(step); `more` goes there too."""
-        from .data import Stepped
+    def fit(self, task: Any, data: Any, **more: Any) -> Any:
+        """`loop.fit` of this run on data of this process's `share`; `more` goes there too."""
         from .loop import fit
 
         run = dict(mesh=self.mesh, about=self.about, quiet=self.quiet)
-        return fit(task, Stepped(make, self.share), self.config, self.out, **run, **more)
+        return fit(task, data, self.config, self.out, **run, **more)
 
     def say(self, text: str) -> None:
         """Prints a line, once for all processes, unless --quiet."""

@@ -85,18 +85,21 @@ def denoising(
     times: Callable = uniform_times,
     min_snr: float = 0.0,
     offset: float = 0.0,
+    encode: Callable | None = None,
 ) -> Callable:
     """|network(alpha x0 + sigma eps, t, cond) - target|^2, the mean over each example's latent.
 
     Batch: "latent" [n, h, w, c] scaled; "deviation" [n, h, w, c], if there, is the posterior's, and
     x0 = latent + deviation * normal. "noise" and "t" [n], if there, are not drawn. "prior" [n] bool
-    marks examples whose min-SNR weight is 1, as the DreamBooth script has it.
+    marks examples whose min-SNR weight is 1, as the DreamBooth script has it. With `encode`,
+    "image" [n, H, W, 3] in 0 .. 255 stands for "latent" and "deviation".
 
     Args:
       kind: what the network predicts, "epsilon", "v_prediction" or "sample".
       times: (key, n, train_steps) -> [n].
       min_snr: gamma of `min_snr_weights`; 0: every level counts the same.
       offset: eps + offset * normal [n, 1, 1, c], which moves the brightness of pictures.
+      encode: of `encoding.encoder_of`.
 
     Source: Ho et al. 2020 eq. 14; Rombach et al. 2022 eq. 3; diffusers examples (noise offset).
     """
@@ -104,7 +107,7 @@ def denoising(
 
     def objective(params, cond, batch, key, step):
         keys = jax.random.split(key, 4)
-        x0 = _clean(batch, keys[0])
+        x0 = _clean(batch if encode is None else _encoded(encode, params, batch), keys[0])
         t = batch["t"] if "t" in batch else times(keys[1], len(x0), schedule.train_steps)
         noise = _noise(batch, x0, keys[2], keys[3], offset)
         alpha, sigma = (f(abar[t])[:, None, None, None] for f in (jnp.sqrt, _sigma))
@@ -127,6 +130,11 @@ def ask(unet: Any, params: Any, x: Latents, t: Int[Array, "n"], cond: Cond) -> L
         x = jnp.concatenate([x, cond.channels.astype(x.dtype)], axis=-1)
     more = {k: v for k, v in (("added", cond.added), ("context_mask", cond.mask)) if v is not None}
     return unet.apply({"params": params}, x, t, cond.text, **more)[0][..., :width]
+
+
+def _encoded(encode, params, batch):
+    mean, deviation = encode(params, batch["image"])
+    return {"latent": mean, "deviation": deviation}
 
 
 def _clean(batch, key):

@@ -105,17 +105,11 @@ def folder_pairs(
     Raises: UserError that names what is missing or unreadable.
     Source: timothybrooks/instruct-pix2pix edit_dataset.py.
     """
-    files, orders, share = [], [], []
-    for name, seeds in listed(folder):
-        said = read_json(folder / name / "prompt.json").get("edit")
-        if not isinstance(said, str):
-            raise UserError(f'{folder / name / "prompt.json"} has no text "edit"')
-        files += [tuple(side_file(folder / name, seed, side) for side in (0, 1)) for seed in seeds]
-        orders += [said] * len(seeds)
-        share += [1 / len(seeds)] * len(seeds)
-    if not files:
-        raise UserError(f"{folder} holds no pairs; see the layout in docs/personalisation.md")
-    flat = [file for pair in files for file in pair]
+    flat, orders, share = [], [], []
+    for order, files in orders_of(folder):
+        flat += [file for pair in files for file in pair]
+        orders += [order] * len(files)
+        share += [1 / len(files)] * len(files)
     about = {"pictures": stamp(flat), "size": model.size}
 
     def picture(i):
@@ -123,6 +117,23 @@ def folder_pairs(
 
     found = _encoded(model, picture, orders, np.asarray(share), keep, about, flip)
     return _good(found, folder, skip_broken)
+
+
+def orders_of(folder: Path) -> list[tuple[str, list[tuple[Path, Path]]]]:
+    """(instruction, its pairs of files before and after) of every prompt of a folder, in order.
+
+    Raises: UserError that names what is missing, and for a folder without pairs.
+    """
+    found = []
+    for name, seeds in listed(folder):
+        said = read_json(folder / name / "prompt.json").get("edit")
+        if not isinstance(said, str):
+            raise UserError(f'{folder / name / "prompt.json"} has no text "edit"')
+        files = [tuple(side_file(folder / name, seed, side) for side in (0, 1)) for seed in seeds]
+        found.append((said, files))
+    if not found:
+        raise UserError(f"{folder} holds no pairs; see the layout in docs/personalisation.md")
+    return found
 
 
 def _good(pairs: Pairs, folder: Path, skip_broken: bool) -> Pairs:

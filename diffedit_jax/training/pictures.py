@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import UInt8
 
 from ..errors import UserError
 from ..images import read
@@ -22,14 +23,24 @@ from .kept import forget, is_of, note, noted, per_call
 _SAVE = 1000  # pictures after which an encoding notes how far it is
 
 
-def read_square(source: Any, size: int) -> np.ndarray:
-    """The middle square of a picture, uint8 [size, size, 3] (Lanczos)."""
+def in_middle(slack: int) -> int:
+    """Where a square begins on the longer side, which is `slack` pixels longer."""
+    return slack // 2
+
+
+def read_square(
+    source: Any, size: int, begin: Callable[[int], int] = in_middle
+) -> UInt8[np.ndarray, "size size 3"]:
+    """A square of a picture, as large as fits, scaled to size (Lanczos).
+
+    begin: (how much longer the longer side is) -> where the square begins on it, in pixels.
+    """
     from PIL import Image
 
     pixels = read(source).pixels
     height, width = pixels.shape[:2]
     side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
+    top, left = begin(height - side), begin(width - side)
     square = np.ascontiguousarray(pixels[top : top + side, left : left + side])
     if side == size:
         return square

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ..errors import UserError
+from .data import Share
 
 AXES = ("data", "fsdp", "tensor")
 ROWS = PartitionSpec(("data", "fsdp"))  # how examples are spread
@@ -55,7 +56,9 @@ def make_mesh(text: str = "data=-1", devices: Any = None) -> Mesh:
     if devices[0].platform == "tpu":
         from jax.experimental import mesh_utils
 
-        return Mesh(mesh_utils.create_device_mesh(shape, devices), AXES)
+        # An axis may be a part of a pod's side: fsdp=8 of 16x16.
+        made = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(made, AXES)
     return Mesh(np.asarray(devices).reshape(shape), AXES)
 
 
@@ -89,28 +92,29 @@ def shardings(tree: Any, mesh: Mesh, rules: tuple) -> Any:
 
 
 @functools.cache
-def share(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): which of `count` equal parts of a global batch this process loads."""
+def share(mesh: Mesh) -> Share:
+    """The parts of a global batch, of data times fsdp parts, that this process loads.
+
+    On a pod they rarely follow each other: neighbours in the mesh are neighbours on the torus, and
+    a host has a square of it.
+    """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
     places = NamedSharding(mesh, ROWS).addressable_devices_indices_map((ways,))
-    rows = sorted({part[0].start or 0 for part in places.values()})
-    if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] % len(rows):
-        raise UserError(
-            "this mesh gives a process examples that do not follow each other; make tensor smaller"
-        )
-    return rows[0] // len(rows), ways // len(rows)
+    return Share(tuple(sorted({part[0].start or 0 for part in places.values()})), ways)
 
 
 def spread(batch: Any, mesh: Mesh) -> Any:
     """This process's part of a batch as arrays over all devices, examples over data and fsdp."""
-    _, count = share(mesh)
-    ways, place = mesh.shape["data"] * mesh.shape["fsdp"], NamedSharding(mesh, ROWS)
+    own, place = share(mesh), NamedSharding(mesh, ROWS)
 
     def one(x):
-        x = np.asarray(x)
-        if len(x) * count % ways:
-            raise UserError(f"batch={len(x) * count} does not divide by the {ways} parts of the "
-                            f"mesh's data and fsdp; change batch or mesh")  # fmt: skip
-        return jax.make_array_from_process_local_data(place, x)
+        x, count = np.asarray(x), len(x) * own.of // len(own.parts)
+        row = {start: k for k, start in enumerate(own.rows(count))}
+
+        def part(index):
+            start, stop, _ = index[0].indices(count)
+            return x[row[start] :][: stop - start]
+
+        return jax.make_array_from_callback((count, *x.shape[1:]), place, part)
 
     return jax.tree.map(one, batch)

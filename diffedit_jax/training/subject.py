@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
+from .data import Share
+from .folders import Folder, files_of
 from .kept import per_call
-from .pictures import posterior, read_folder
+from .pictures import in_middle, posterior, read_folder, read_square
 from .templates import TEMPLATES
 
 
@@ -99,9 +102,61 @@ def subject_batches(
 
 
 def read_subject(model: Any, data: Path | None, config: Any, word: str) -> tuple[Latents, list]:
-    """(latents, per picture its sentences): captions of .txt files, else the config's templates."""
+    """(latents, per picture its sentences). Raises UserError for crop="random"."""
+    if config.get("crop", "middle") != "middle":
+        raise UserError(
+            f"crop={config.crop!r} cuts pictures anew every time; set cache_latents=False"
+        )
     kept, pictures = read_folder(data, model.size, skip_broken=config.skip_broken)
-    said = captions(kept, word)
-    if said is None:
-        said = [sentences(config.templates, word)] * len(pictures)
-    return latents_of(model, pictures), said
+    return latents_of(model, pictures), said_of(kept, config, word)
+
+
+def said_of(files: Sequence[Path], config: Any, word: str) -> list[tuple[str, ...]]:
+    """Per picture its sentences: captions of .txt files, else the config's templates."""
+    return captions(files, word) or [sentences(config.templates, word)] * len(files)
+
+
+def subject_data(
+    model: Any, data: Path | None, config: Any, word: str, batch: int, **more: Any
+) -> Folder:
+    """The pictures of a subject, read anew whenever they are shown: see `picture_data`, and `more`.
+
+    config: seed, flip, crop, skip_broken, templates.
+    """
+    files = files_of(data)
+    ids = [model.tokenize(list(texts)) for texts in said_of(files, config, word)]
+    ways = dict(flip=config.flip, crop=config.crop, skip_broken=config.skip_broken)
+    return picture_data(model, files, ids, batch, config.seed, **ways, **more)
+
+
+def picture_data(
+    model: Any,
+    files: Sequence[Path],
+    ids: Sequence[np.ndarray],
+    batch: int,
+    seed: int,
+    *,
+    share: Share,
+    flip: float = 0.0,
+    crop: str = "middle",
+    skip_broken: bool = False,
+    also: Mapping[str, Any] = MappingProxyType({}),
+) -> Folder:
+    """{"image" uint8 [n, s, s, 3], "ids"}: every picture once in an epoch, one of its sentences.
+
+    Args:
+      ids: per picture, [sentences, tokens].
+      flip: chance that a picture is mirrored.
+      crop: "middle" or "random": which square of a picture that is none.
+      share: of this process.
+      also: what every example says too, such as its weight.
+    """
+
+    def example(k: int, rng: np.random.Generator) -> dict[str, Any]:
+        begin = in_middle if crop == "middle" else lambda slack: int(rng.integers(slack + 1))
+        picture = read_square(files[k], model.size, begin)
+        mirrored = picture[:, ::-1] if rng.random() < flip else picture
+        return {"image": mirrored, "ids": ids[k][rng.integers(len(ids[k]))], **also}
+
+    ways = dict(batch=batch, seed=seed, share=share, skip_broken=skip_broken)
+    return Folder(range(len(files)), example, **ways)

@@ -1,7 +1,8 @@
 """A training run in a process of its own: `python -m tests.chaos.driver ORDER.json`.
 
 The order holds: folder, settings, network, and what shall go wrong: `pause` seconds per step, `bad`
-steps whose batch is not finite, `fails`, the rank and the step at which it raises. Every batch that
+steps whose batch is not finite, `fails`, the rank and the step at which it raises, `scattered`, a
+mesh in which no two devices of a process are neighbours, as on a pod. Every batch that
 is asked for leaves a line in `progress`; at the end `result` gets the step and the state's digest.
 """
 
@@ -38,7 +39,7 @@ def run(told: dict) -> int:
 
     task, make = small.setup(told)
     config = small.settings(**told["settings"])
-    mesh = make_mesh(config.mesh)
+    mesh = make_mesh(config.mesh, scattered(jax.devices()) if told.get("scattered") else None)
     data = Watched(small.data(make, share(mesh)), told, jax.process_index())
     state = loop.fit(task, data, config, told["folder"], mesh=mesh, quiet=True)
     result = {
@@ -52,6 +53,13 @@ def run(told: dict) -> int:
         Path(told["result"]).write_text(json.dumps(result))
         Path(told["compiled"]).write_text(json.dumps(counts))
     return 0
+
+
+def scattered(devices) -> list:
+    """The devices of two processes, by turns."""
+    return [
+        device for pair in zip(*np.split(np.asarray(devices), 2), strict=True) for device in pair
+    ]
 
 
 def counted(jax) -> dict:

@@ -11,7 +11,7 @@ from diffedit_jax.core import Cond
 from diffedit_jax.core.time import Schedule
 from diffedit_jax.models.unet import UNet
 from diffedit_jax.training import objectives, selections
-from diffedit_jax.training.data import Stepped
+from diffedit_jax.training.data import WHOLE, Stepped
 from diffedit_jax.training.settings import complete
 from diffedit_jax.training.task import Task
 
@@ -120,5 +120,5 @@ def setup(told):
     return layer_task(width), lambda step: layer_batch(step, width)
 
 
-def data(make, share=(0, 1)):
+def data(make, share=WHOLE):
     return Stepped(make, share)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diffedit_jax.training.data import Stepped
+from diffedit_jax.training.data import WHOLE, Share, Stepped
 from diffedit_jax.training.folders import Folder
 
 FILES, BATCH = 13, 4
@@ -16,11 +16,11 @@ def example(path, rng):
     return {"file": np.int32(path), "draw": np.float32(rng.random())}
 
 
-def folder(share=(0, 1), **options):
+def folder(share=WHOLE, **options):
     return Folder(list(range(FILES)), example, batch=BATCH, seed=3, share=share, **options)
 
 
-def stepped(share=(0, 1)):
+def stepped(share=WHOLE):
     def make(step):
         return {"file": np.arange(step * BATCH, (step + 1) * BATCH)}
 
@@ -65,16 +65,23 @@ def test_every_file_comes_once_per_epoch_over_any_number_of_restarts():
     assert seen[:FILES] != seen[FILES : 2 * FILES]
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_processes_share_the_stream_of_one_before_and_after_a_restart(count):
-    whole = stream(folder(), 8)
-    parts = [folder((i, count)) for i in range(count)]
-    first = [stream(part, 4) for part in parts]
-    again = [folder((i, count)) for i in range(count)]
-    for part, old in zip(again, parts, strict=True):
-        part.restore(json.loads(json.dumps(old.state())))
+@pytest.mark.parametrize("before", [1, 2, 4])
+@pytest.mark.parametrize("after", [((0,), (1,)), ((0, 3), (1, 2)), ((0,), (1,), (2,), (3,))])
+def test_processes_share_the_stream_of_one_before_and_after_a_restart(before, after):
+    """As many processes or others, whose parts follow each other or, as on a pod, do not."""
+    whole, ways = stream(folder(), 8), max(sum(after, ())) + 1
+    old = [folder(Share((i,), before)) for i in range(before)]
+    first = [stream(part, 4) for part in old]
+    cursor = json.dumps(old[-1].state())
+    again = [folder(Share(parts, ways)) for parts in after]
+    for part in again:
+        part.restore(json.loads(cursor))
     second = [stream(part, 4) for part in again]
+    size = BATCH // ways
+    places = [p * size + k for parts in after for p in parts for k in range(size)]
     for step in range(8):
-        rows = [(first if step < 4 else second)[i][step % 4] for i in range(count)]
+        rows = [part[step % 4] for part in (first if step < 4 else second)]
         for name in ("file", "draw"):
-            assert sum((row[name] for row in rows), []) == whole[step][name]
+            wanted = whole[step][name]
+            found = sum((row[name] for row in rows), [])
+            assert found == (wanted if step < 4 else [wanted[k] for k in places])

@@ -65,3 +65,7 @@ def test_two_processes_train_as_one_and_go_on_where_one_stopped(launch):
         ended(process)
     np.testing.assert_allclose(losses(moved), losses(one)[10:], rtol=1e-5)
     assert moved.result()["digest"] != ""
+    pod = launch("pod", devices=2, scattered=True, **order)
+    for process in pod.start_ranks(2):
+        ended(process)
+    np.testing.assert_allclose(losses(pod), losses(one), rtol=1e-5)

@@ -8,6 +8,7 @@ import pytest
 
 from diffedit_jax.errors import UserError
 from diffedit_jax.images import read, write
+from diffedit_jax.training.data import Share
 from diffedit_jax.training.folders import Folder, files_of
 
 FILES = [pathlib.Path(f"{k:03d}.png") for k in range(11)]
@@ -42,7 +43,7 @@ def test_every_epoch_has_every_file_once_in_another_order():
 
 def test_processes_load_parts_of_the_same_batch():
     whole = batches(6)
-    parts = [batches(6, share=(index, 2)) for index in (0, 1)]
+    parts = [batches(6, share=Share((index,), 2)) for index in (0, 1)]
     for k in range(6):
         for key in ("file", "drawn"):
             both = np.concatenate([parts[0][k][key], parts[1][k][key]])

@@ -75,8 +75,8 @@ def test_progressive_batches_begin_with_one_vector(model, pictures):
 
 def test_min_snr_weighs_the_subject_alone(model, pictures, tmp_path, monkeypatch):
     """Source: diffusers train_dreambooth.py, snr_weights of the instance part of the loss."""
-    made = np.random.default_rng(1).integers(0, 256, (3, model.size, model.size, 3), np.uint8)
-    monkeypatch.setattr(dreambooth, "class_pictures", lambda *_: (made, [0, 0, 0]))
+    files = [pictures / "1.png"] * 3
+    monkeypatch.setattr(dreambooth, "class_pictures", lambda *_: (files, [0, 0, 0]))
     monkeypatch.setattr(objectives, "ask", lambda unet, params, x, t, cond: 0 * x)
     errors = {}
     for gamma in (0.0, 5.0):

@@ -11,16 +11,26 @@ import numpy as np
 from ...checkpoints.lora_write import write_lora
 from ...checkpoints.tables.names import key_of, to_torch
 from ...errors import UserError
+from ...images import read
 from ..agree import on_host
 from ..class_pictures import class_pictures
 from ..conditions import text_condition
+from ..data import WHOLE, Share, Stepped
+from ..folders import Together
 from ..objectives import prior_weights
 from ..selections import LowRank, Paths
 from ..sharding import NETWORK_RULES
-from ..subject import latents_of, read_subject, sentences, subject_batches
+from ..subject import (
+    latents_of,
+    picture_data,
+    read_subject,
+    sentences,
+    subject_batches,
+    subject_data,
+)
 from ..task import Task
 from ..words import rare_words
-from .shared import frozen, limits_of, objective_of
+from .shared import frozen, limits_of, objective_of, told
 
 _TABLE = ("embeddings", "token_embedding", "embedding")
 
@@ -62,10 +72,12 @@ def lora_task(model: Any, config: Any) -> Task:
 def _task(name, model, config, selection):
     if len(model.texts) != 1:
         raise UserError(f"{name} is for models with one text encoder, not for SDXL")
+    if config.cache_texts and (config.get("text_encoder") or "text" in str(config.get("targets"))):
+        raise UserError("the text encoder learns, so no state of it can be kept; set cache_texts=0")
     condition = text_condition(model.texts[0].module)
     objective = objective_of(model, config)
     about = (objective, selection, condition, NETWORK_RULES, limits_of(model))
-    return Task(name, frozen(model), *about)
+    return Task(name, frozen(model, config), *about)
 
 
 def prompts(model: Any, config: Any) -> dict[str, tuple[str, ...]]:
@@ -90,12 +102,9 @@ def dreambooth_batches(
     ids = [model.tokenize(list(texts)) for texts in said]
     if not config.prior:
         return subject_batches(subject, ids, config.batch, config.seed, config.flip)
-    if config.batch % 2:
-        raise UserError(f"batch={config.batch} is half subject, half class; make it even")
-    half = config.batch // 2
-    prompts = sentences(config.class_prompts, config.kind)
-    pictures, which = class_pictures(model, prompts, config.class_pictures, out / "class", config)
-    ids_of_class = [model.tokenize([prompts[k]]) for k in which]
+    half = _half(config)
+    files, ids_of_class = _class(model, config, out)
+    pictures = np.stack([read(file).pixels for file in files])
     parts = (
         subject_batches(subject, ids, half, config.seed, config.flip),
         subject_batches(latents_of(model, pictures), ids_of_class, half, config.seed + 1, 0.0),
@@ -108,6 +117,50 @@ def dreambooth_batches(
         return {**both, **own}
 
     return make
+
+
+def dreambooth_data(
+    model: Any, config: Any, data: Path | None, out: Path, share: Share = WHOLE
+) -> Any:
+    """Data for `fit`: `dreambooth_batches`, or pictures that are read anew and encoded in the step.
+
+    config: also cache_latents (False reads anew), crop (then "random" too), cache_texts (states of
+    so many sentences are kept).
+    share: of this process. Pictures that are read anew come in epochs, and every process has its
+    own part [subject; class].
+    """
+    if config.cache_latents:
+        made = Stepped(dreambooth_batches(model, config, data, out), share)
+    else:
+        made = _read_anew(model, config, data, out, share)
+    return told(model, config, made)
+
+
+def _read_anew(model, config, data, out, share):
+    word = identifier(model, config)
+    if not config.prior:
+        return subject_data(model, data, config, word, config.batch, share=share)
+    half, (files, ids) = _half(config), _class(model, config, out)
+    own, other = prior_weights(1, 1, config.prior)
+    subject = dict(share=share, also={"weight": own, "prior": False})
+    kind = dict(share=share, also={"weight": other, "prior": True})
+    return Together(
+        subject_data(model, data, config, word, half, **subject),
+        picture_data(model, files, ids, half, config.seed + 1, **kind),
+    )
+
+
+def _half(config) -> int:
+    if config.batch % 2:
+        raise UserError(f"batch={config.batch} is half subject, half class; make it even")
+    return config.batch // 2
+
+
+def _class(model, config, out) -> tuple[list[Path], list[np.ndarray]]:
+    """Pictures of the class, and of each the ids [1, tokens] of what it was drawn from."""
+    prompts = sentences(config.class_prompts, config.kind)
+    files, which = class_pictures(model, prompts, config.class_pictures, out / "class", config)
+    return files, [model.tokenize([prompts[k]]) for k in which]
 
 
 def with_trained(model: Any, trained: Any) -> Any:

@@ -5,16 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ..agree import on_host
 from ..conditions import instruct_condition
+from ..data import WHOLE, Share, Stepped
+from ..pair_streams import folder_stream, rendered_stream
 from ..pairs import Pairs, folder_pairs, rendered_pairs
 from ..selections import Paths
 from ..sharding import NETWORK_RULES
 from ..task import Task
-from .shared import frozen, limits_of, objective_of, with_channels
+from .shared import (
+    empty_text,
+    encoder,
+    frozen,
+    limits_of,
+    objective_of,
+    told,
+    with_channels,
+)
 
 
 def widened(model: Any) -> Any:
@@ -33,11 +42,11 @@ def instruct_task(model: Any, config: Any) -> Task:
     config: drop (share of texts, pictures, and both that are left out), trained (pattern over the
     paths of parameters, "unet/.*" for all), and what `objective_of` reads.
     """
-    empty = jnp.asarray(model.tokenize([""])[0])
-    condition = instruct_condition(model.texts[0].module, drop=config.drop, empty=empty)
+    ways = dict(empty=empty_text(model, config), encode=encoder(model, config, scaled=False))
+    condition = instruct_condition(model.texts[0].module, drop=config.drop, **ways)
     return Task(
-        "instruct_pix2pix", frozen(model), objective_of(model, config), Paths(config.trained),
-        condition, NETWORK_RULES, limits_of(model),
+        "instruct_pix2pix", frozen(model, config), objective_of(model, config),
+        Paths(config.trained), condition, NETWORK_RULES, limits_of(model),
     )  # fmt: skip
 
 
@@ -47,6 +56,28 @@ def instruct_pairs(model: Any, config: Any, data: Path | None, out: Path) -> Pai
     if data is None:
         return rendered_pairs(model, config.pairs, config.seed, keep, config.flip)
     return folder_pairs(model, data, keep, config.flip, skip_broken=config.skip_broken)
+
+
+def instruct_data(
+    model: Any, config: Any, data: Path | None, out: Path, share: Share = WHOLE
+) -> tuple[Any, Pairs]:
+    """(data for `fit`, pairs to look at): `instruct_pairs`, or pairs that are read anew.
+
+    config: batch, seed, flip, skip_broken; cache_latents (False reads anew, and encodes in the
+    step), cache_texts (states of so many instructions are kept).
+    """
+    if config.cache_latents:
+        pairs = instruct_pairs(model, config, data, out)
+        made = Stepped(pairs.batches(model.tokenize, config.batch, config.seed), share)
+    else:
+        stream = rendered_stream(config.pairs, config.seed)
+        if data is not None:
+            stream = folder_stream(data, model.size)
+        ways = dict(batch=config.batch, seed=config.seed, share=share)
+        leave = dict(flip=config.flip, skip_broken=config.skip_broken)
+        made = stream.data(model.tokenize, **ways, **leave)
+        pairs = stream.few(model, config.look_count, config.seed) if config.look_every else None
+    return told(model, config, made), pairs
 
 
 def with_unet(model: Any, trained: Any) -> Any:

@@ -19,13 +19,15 @@ from ..agree import on_host
 from ..boxed_pictures import boxed_files, picture_examples
 from ..boxed_scenes import scene_examples
 from ..conditions import example_condition
+from ..data import WHOLE, Share, Stepped
+from ..example_streams import folder_stream, scene_stream
 from ..examples import Examples, prepared
 from ..kept import digest, stamp
 from ..selections import Paths
 from ..sharding import NETWORK_RULES
 from ..task import Task
 from .instruct_pix2pix import with_unet
-from .shared import objective_of, with_channels
+from .shared import autoencoder, encoder, objective_of, with_channels
 
 _MORE = 5  # channels: the latent of the picture without its hole, and the mask
 
@@ -78,11 +80,12 @@ def example_task(model: Any, config: Any) -> Task:
     together), trained (pattern over the paths of parameters; published, the tower stays as it is:
     exemplar/(?!model/).*|unet/.*), and what `objective_of` reads.
     """
-    params = {"unet": model.denoiser.params, "exemplar": model.exemplar.params}
-    condition = example_condition(model.exemplar.module, drop=config.drop, together=config.together)
+    networks = {"unet": model.denoiser.params, "exemplar": model.exemplar.params}
+    ways = dict(drop=config.drop, together=config.together, encode=encoder(model, config))
+    condition = example_condition(model.exemplar.module, **ways)
     return Task(
-        "paint_by_example", params, objective_of(model, config), Paths(config.trained), condition,
-        NETWORK_RULES, {"t": model.schedule.train_steps},
+        "paint_by_example", networks | autoencoder(model, config), objective_of(model, config),
+        Paths(config.trained), condition, NETWORK_RULES, {"t": model.schedule.train_steps},
     )  # fmt: skip
 
 
@@ -92,20 +95,46 @@ def examples_of(model: Any, config: Any, data: Path | None, out: Path) -> Exampl
     config: examples (how many are drawn and encoded), seed, curved (share of holes that are no
     boxes), jitter and margin (pixels), silhouettes and invented (of rendered scenes).
     """
-    ways = dict(shown=model.exemplar.module.image_size, curved=config.curved, jitter=config.jitter)
+    own = _ways(model, config, data)
     if data is None:
-        own = dict(silhouettes=config.silhouettes, invented=config.invented)
-        drawn, about = scene_examples(config.seed, **own, **ways), {"pictures": "rendered"}
+        drawn, about = scene_examples(config.seed, **own), {"pictures": "rendered"}
     else:
-        listed, own = boxed_files(data), dict(size=model.size, margin=config.margin)
-        leave = dict(skip_broken=config.skip_broken)
-        drawn = picture_examples(listed, config.seed, **own, **ways, **leave)
+        listed = boxed_files(data)
+        drawn = picture_examples(listed, config.seed, **own, skip_broken=config.skip_broken)
         about = {
             "pictures": stamp(each.file for each in listed),
             "boxes": digest([each.boxes for each in listed]),
         }
-    about |= {"seed": config.seed, **own, **ways}
+    about |= {"seed": config.seed, **own}
     return prepared(model, drawn, config.examples, out / "examples", about)
+
+
+def example_data(
+    model: Any, config: Any, data: Path | None, out: Path, share: Share = WHOLE
+) -> tuple[Any, Examples]:
+    """(data for `fit`, examples to look at): `examples_of`, or examples that are drawn anew.
+
+    config: batch, cache_latents (False draws anew, and encodes in the step; `examples` is then the
+    number of scenes of an epoch).
+    """
+    if config.cache_latents:
+        examples = examples_of(model, config, data, out)
+        return Stepped(examples.batches(config.batch, config.seed), share), examples
+    own, leave = _ways(model, config, data), dict(skip_broken=config.skip_broken)
+    stream = scene_stream(config.examples, **own)
+    if data is not None:
+        stream = folder_stream(data, **leave, **own)
+    made = stream.data(model.factor, batch=config.batch, seed=config.seed, share=share, **leave)
+    few = 4 * config.look_count  # some holes have no whole cell
+    return made, stream.few(model, few, config.seed) if config.look_every else None
+
+
+def _ways(model, config, data) -> dict[str, Any]:
+    """How examples are drawn: of rendered scenes, or of pictures with boxes."""
+    ways = dict(shown=model.exemplar.module.image_size, curved=config.curved, jitter=config.jitter)
+    if data is None:
+        return ways | dict(silhouettes=config.silhouettes, invented=config.invented)
+    return ways | dict(size=model.size, margin=config.margin)
 
 
 def with_trained(model: Any, trained: Any) -> Any:

@@ -11,11 +11,44 @@ from jaxtyping import Array, Float
 
 from ...errors import UserError
 from .. import objectives
+from ..data import Changed
+from ..encoding import KnownTexts, encoder_of
 
 
-def frozen(model: Any) -> dict:
-    """The networks that take part in training: {"unet", "text_encoder"}."""
-    return {"unet": model.denoiser.params, "text_encoder": model.texts[0].params}
+def frozen(model: Any, config: Any = None) -> dict:
+    """The networks that take part in training: {"unet", "text_encoder", "vae"}.
+
+    Without the text encoder if config.cache_texts; with the autoencoder if not
+    config.cache_latents.
+    """
+    found = {"unet": model.denoiser.params, "text_encoder": model.texts[0].params}
+    if config is not None and config.cache_texts:
+        del found["text_encoder"]
+    return found | autoencoder(model, config)
+
+
+def autoencoder(model: Any, config: Any = None) -> dict:
+    """{"vae"}, for a step that encodes its pictures; else nothing."""
+    inside = config is not None and not config.cache_latents
+    return {"vae": model.vae.params} if inside else {}
+
+
+def empty_text(model: Any, config: Any) -> Any:
+    """What stands for a text that is left out: ids [tokens], or its state if texts are kept."""
+    ids = jnp.asarray(model.tokenize([""]))
+    return model.text(ids)[0] if config.cache_texts else ids[0]
+
+
+def told(model: Any, config: Any, data: Any) -> Any:
+    """The data; with config.cache_texts, states instead of ids, so many of which are kept."""
+    if not config.cache_texts:
+        return data
+    return Changed(data, KnownTexts(model.texts[0], config.cache_texts))
+
+
+def encoder(model: Any, config: Any, **more: Any) -> Any:
+    """`encoder_of` the model for a step that encodes its pictures; else None."""
+    return None if config.get("cache_latents", True) else encoder_of(model, **more)
 
 
 def limits_of(model: Any) -> dict[str, int]:
@@ -27,14 +60,14 @@ def objective_of(model: Any, config: Any) -> Any:
     """The denoising objective of a model, in its own kind and schedule.
 
     config: focus (share of `stratified_times` at middle noise; -1: independent uniform times),
-    min_snr, offset.
+    min_snr, offset; cache_latents, where a task has it: False encodes pictures in the step.
     """
     times = objectives.uniform_times
     if config.focus >= 0:
         times = partial(objectives.stratified_times, focus=config.focus)
     return objectives.denoising(
         model.denoiser.module, kind=model.denoiser.kind, schedule=model.schedule, times=times,
-        min_snr=config.min_snr, offset=config.offset,
+        min_snr=config.min_snr, offset=config.offset, encode=encoder(model, config),
     )  # fmt: skip
 
 

@@ -13,11 +13,13 @@ from ...checkpoints.embeddings_write import write_embedding
 from ...errors import UserError
 from ..agree import on_host
 from ..conditions import text_condition
+from ..data import WHOLE, Changed, Share, Stepped
+from ..folders import files_of
 from ..selections import NewRows
-from ..subject import read_subject, sentences, subject_batches
+from ..subject import read_subject, said_of, sentences, subject_batches, subject_data
 from ..task import Task
 from ..words import in_use, single_token, without
-from .shared import frozen, limits_of, objective_of
+from .shared import autoencoder, frozen, limits_of, objective_of
 
 
 def with_word(model: Any, word: str, vectors: int) -> tuple[Any, tuple[int, ...]]:
@@ -42,8 +44,8 @@ def inversion_task(model: Any, config: Any, rows: tuple[int, ...]) -> Task:
     selection = NewRows(rows, tuple(words), compat=config.compat)
     condition = text_condition(model.texts[0].module)
     return Task(
-        "textual_inversion", frozen(model), objective_of(model, config), selection, condition,
-        limits=limits_of(model),
+        "textual_inversion", {**frozen(model), **autoencoder(model, config)},
+        objective_of(model, config), selection, condition, limits=limits_of(model),
     )  # fmt: skip
 
 
@@ -60,17 +62,47 @@ def inversion_batches(
     config: word, batch, seed, flip, templates ("object", "style" or sentences), progressive.
     """
     latents, said = read_subject(model, data, config, config.word)
+    _refuse_long(model, said)
+    ids = [model.tokenize(list(texts)) for texts in said]
+    make, change = (
+        subject_batches(latents, ids, config.batch, config.seed, config.flip),
+        _progressive(config, rows),
+    )
+    return lambda step: change(step, make(step))
+
+
+def inversion_data(
+    model: Any,
+    config: Any,
+    data: Path | None,
+    rows: tuple[int, ...],
+    share: Share = WHOLE,
+) -> Any:
+    """Data for `fit`: `inversion_batches`, or pictures that are read anew and encoded in the step.
+
+    config: also cache_latents (False reads anew), crop (then "random" too).
+    """
+    if config.cache_latents:
+        return Stepped(inversion_batches(model, config, data, rows), share)
+    _refuse_long(model, said_of(files_of(data), config, config.word))
+    read = subject_data(model, data, config, config.word, config.batch, share=share)
+    return Changed(read, _progressive(config, rows))
+
+
+def _refuse_long(model, said):
+    """Every sentence must have room for all vectors of the word."""
     for lost in (line for texts in said for line in model.text_notices(texts)):
         raise UserError(f"{lost}; use fewer vectors or shorter templates")
-    ids = [model.tokenize(list(texts)) for texts in said]
-    make = subject_batches(latents, ids, config.batch, config.seed, config.flip)
 
-    def progressive(step: int) -> dict:
-        batch = make(step)
+
+def _progressive(config, rows) -> Callable[[int, dict], dict]:
+    """A change of batches: of several vectors, those that are in use by then."""
+
+    def change(step: int, batch: dict) -> dict:
         unused = rows[in_use(step, len(rows), config.progressive) :]
         return {**batch, "ids": without(batch["ids"], unused)} if unused else batch
 
-    return progressive
+    return change
 
 
 def write_word(path: Path, word: str, trained: Any) -> None:
