@@ -19,7 +19,7 @@ _NOT_NEGATIVE = (
     "seed", "warmup", "look_every", "keep_best", "average_after", "progressive", "convolutions",
     "jitter", "margin", "together", "class_pictures", "decay", "clip", "power", "min_snr", "offset",
     "prior", "look_guidance", "alpha", "convolution_alpha", "average_power", "decoder_steps",
-    "cache_texts",
+    "cache_texts", "spike",
 )  # fmt: skip
 _SHARES = ("settle", "average", "average_least", "drop", "flip", "curved", "silhouettes",
            "invented", "dropout")  # fmt: skip

@@ -21,6 +21,7 @@ def _run():
         accumulate=1,  # batches of one update
         seed=0,
         patience=5,  # batches in a row with NaN or infinity that end the run
+        spike=0.0,  # skip a batch whose loss or gradient is so many deviations too high; 0: none
     )
 
 

@@ -11,6 +11,7 @@ import optax
 from flax import struct
 
 from .sharding import make_mesh, shardings
+from .spikes import fresh_window
 from .task import Task
 
 _START = 2**32 - 1  # the key of the start: no step has this number
@@ -26,9 +27,10 @@ class TrainState(struct.PyTreeNode):
     optimiser: Any  # optax state
     accumulated: Any  # sum of gradients since the last update, or None if each batch is an update
     held: Any  # int32: batches in `accumulated`
-    skipped: Any  # int32: batches whose loss or gradient was not finite
-    streak: Any  # int32: how many of those came last in a row
+    skipped: Any  # int32: batches whose loss or gradient was not finite, or a spike
+    streak: Any  # int32: how many that were not finite came last in a row
     key: Any  # uint32 [2]; the keys of a step are folded from it
+    recent: Any = None  # [window, 2] losses and gradients' norms of the last batches, NaN at first
 
 
 def create_state(
@@ -84,4 +86,5 @@ def _begin(trained, optimiser, key, config):
         skipped=jnp.int32(0),
         streak=jnp.int32(0),
         key=key,
+        recent=fresh_window() if config.spike else None,
     )

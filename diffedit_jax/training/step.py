@@ -11,6 +11,7 @@ import optax
 
 from .average import decay_at, move_average
 from .optimisers import rates
+from .spikes import is_spike, seen
 from .state import TrainState
 from .task import Task
 
@@ -22,10 +23,11 @@ def make_step(
 
     keys = split(fold_in(state.key, state.step)): the first for the condition, the second for the
     objective. `accumulate` batches make one update, from the mean of their gradients. A batch whose
-    loss or gradient is not finite changes nothing but step, skipped and streak.
+    loss or gradient is not finite changes nothing but step, skipped and streak; with config.spike,
+    one whose loss or gradient is a spike changes nothing but step, skipped and recent.
 
     Args:
-      config: `settings.complete(...)`; read are accumulate, compute, remat and the average's.
+      config: `settings.complete(...)`; read are accumulate, compute, remat, spike, the average's.
       placed: shardings of the state, or None.
     """
     gradient = jax.value_and_grad(total_loss(task, config), has_aux=True)
@@ -35,8 +37,10 @@ def make_step(
         keys = jax.random.split(jax.random.fold_in(state.key, state.step))
         (loss, facts), grads = gradient(state.trained, params, batch, keys, state.step)
         norm = optax.global_norm(grads)
-        good = jnp.isfinite(loss) & jnp.isfinite(norm)
-        state = _advance(state, grads, good, optimiser, config)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+        state = state.replace(streak=jnp.where(finite, 0, state.streak + 1))
+        usual, state = _usual(state, jnp.stack([loss, norm]), config.spike)
+        state = _advance(state, grads, finite & usual, optimiser, config)
         counts = {"skipped": state.skipped, "streak": state.streak, "updates": state.updates}
         counts["rate"] = jnp.float32(rate(state.updates))
         return state, {"loss": loss, "gradient": norm, **counts, **facts}
@@ -86,8 +90,15 @@ def _advance(state: TrainState, grads, good, optimiser, config) -> TrainState:
         step=state.step + 1,
         held=jnp.where(good, jnp.where(due, 0, held), state.held),
         skipped=state.skipped + ~good,
-        streak=jnp.where(good, 0, state.streak + 1),
     )
+
+
+def _usual(state, now, sigmas) -> tuple[Any, TrainState]:
+    """(whether a batch is no spike, the state that has seen it)."""
+    if not sigmas:
+        return True, state
+    usual = ~is_spike(state.recent, now, sigmas)
+    return usual, state.replace(recent=seen(state.recent, now, state.step))
 
 
 def _move(state: TrainState, grads, optimiser, config) -> TrainState:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffedit_jax.errors import NotFiniteError, UserError
-from diffedit_jax.training import digests, loop
+from diffedit_jax.training import digests, loop, spikes
 from diffedit_jax.training.checkpoint import Checkpoints
 from diffedit_jax.training.frozen import place_frozen
 from diffedit_jax.training.optimisers import make_optimiser
@@ -99,6 +99,52 @@ def test_a_run_with_a_sick_batch_is_the_run_without_it():
             without, _ = step(without, params, batch(k))
         with_it, _ = step(with_it, params, sick)
     assert parts(with_it, "skipped") == parts(without, "skipped")
+
+
+def shouting(found):
+    found["x"][:] *= 30
+
+
+def test_a_spike_is_skipped_once_the_window_says_what_is_usual(monkeypatch):
+    """Off, it counts; on, it changes nothing but what has been seen; a new level is accepted."""
+    monkeypatch.setattr(spikes, "WINDOW", 8)
+    (plain, params, step), (state, _, careful) = started(), started(spike=6.0)
+    loud = batch(12)
+    shouting(loud)
+    for k in range(12):
+        found = loud if k == 3 else batch(k)  # before the window is full nothing is a spike
+        state, _ = careful(state, params, found)
+        plain, _ = step(plain, params, found)
+    assert parts(state, "recent") == parts(plain, "recent") and int(state.skipped) == 0
+    before = parts(state, "step", "skipped", "recent")
+    state, metrics = careful(state, params, loud)
+    assert np.isfinite(metrics["loss"]) and metrics["streak"] == 0 and metrics["skipped"] == 1
+    assert parts(state, "step", "skipped", "recent") == before
+    plain, _ = step(plain, params, loud)
+    assert int(plain.skipped) == 0 and parts(plain)["trained"] != before["trained"]
+    for _ in range(8):
+        state, metrics = careful(state, params, loud)
+    assert metrics["skipped"] < 8
+
+
+def test_a_run_with_spikes_goes_on_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(spikes, "WINDOW", 4)
+
+    def make(step):
+        found = batch(step)
+        if step in (6, 9):
+            shouting(found)
+        return found
+
+    def run(folder, steps):
+        config = small.settings(steps=steps, save_every=1, spike=3.0)
+        return loop.fit(task(), small.data(make), config, folder, quiet=True)
+
+    whole = run(tmp_path / "whole", 12)
+    assert int(whole.skipped) >= 1
+    for cut in (5, 7):
+        run(tmp_path / str(cut), cut)
+        assert digests.of_tree(run(tmp_path / str(cut), 12)) == digests.of_tree(whole)
 
 
 def sick_after(first):

@@ -55,6 +55,33 @@ def test_a_lost_rank_ends_the_other_and_the_supervisor_brings_both_back(launch, 
     assert len(lives) == 2  # the survivor was started anew too
 
 
+WIDE = dict(network="layer", width=1024, settings=dict(steps=STEPS, save_every=2))
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory, cache):
+    """What two processes with a state of 16 MB, whose saves take their time, end with."""
+    with running(tmp_path_factory.mktemp("wide"), cache=cache, **WIDE) as run:
+        for process in run.start_ranks(2, HEARTBEAT):
+            ended(process)
+        return run.result()
+
+
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.heavy)])
+def test_a_rank_killed_in_the_middle_of_a_save_is_brought_back(launch, wide, lost):
+    run = launch(**WIDE)
+    options = ["--ranks", "2", "--heartbeat", str(HEARTBEAT), "--max-restarts", "3"]
+    supervisor = run.supervised(*options, pause=0.1)
+    until(lambda: run.steps() and list(run.checkpoints.glob(".saving-*")), supervisor)
+    os.kill(run.asked(lost)[-1][1], signal.SIGKILL)
+    before = run.steps()
+    assert "restart 1 of 3" in ended(supervisor, 0)
+    assert run.result() == wide
+    again = [step for step, pid in run.asked(lost) if pid == run.asked(lost)[-1][1]]
+    assert again[0] in (before[-1], before[-1] + 2)  # that save was not yet, or just, whole
+    assert not list(run.checkpoints.glob(".saving-*"))
+
+
 def test_without_a_supervisor_the_survivor_is_gone_within_heartbeat_and_five_seconds(launch):
     run = launch(**ORDER)
     ranks = run.start_ranks(2, HEARTBEAT, pause=0.3)
