@@ -53,13 +53,26 @@ def make_mesh(text: str = "data=-1", devices: Any = None) -> Mesh:
     """The mesh of a config's `mesh` over all devices (of all processes)."""
     devices = jax.devices() if devices is None else devices
     shape = tuple(parse_mesh(text, len(devices)).values())
-    if devices[0].platform == "tpu":
-        from jax.experimental import mesh_utils
+    on_torus = devices[0].platform == "tpu"
+    return Mesh(_of_tpus(shape, devices) if on_torus else np.reshape(devices, shape), AXES)
 
-        # An axis may be a part of a pod's side: fsdp=8 of 16x16.
-        made = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
-        return Mesh(made, AXES)
-    return Mesh(np.asarray(devices).reshape(shape), AXES)
+
+def _of_tpus(shape: tuple[int, ...], devices: Any) -> np.ndarray:
+    """TPUs in an order in which neighbours are near; slices of a pod differ along `data` alone.
+
+    An axis may be a part of a pod's side: fsdp=8 of 16x16.
+    """
+    from jax.experimental import mesh_utils
+
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    if shape[0] % slices:
+        raise UserError(f"mesh: data={shape[0]} must divide by the {slices} slices of the machine")
+    inner = (shape[0] // slices, *shape[1:])
+    return mesh_utils.create_hybrid_device_mesh(
+        inner, (slices, 1, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def place(shape: tuple[int, ...], path: str, mesh: Mesh, rules: tuple) -> PartitionSpec:
@@ -92,15 +105,17 @@ def shardings(tree: Any, mesh: Mesh, rules: tuple) -> Any:
 
 
 @functools.cache
-def share(mesh: Mesh) -> Share:
-    """The parts of a global batch, of data times fsdp parts, that this process loads.
+def share(mesh: Mesh, process: int | None = None) -> Share:
+    """The parts of a global batch, of data times fsdp parts, that a process (this one) loads.
 
     On a pod they rarely follow each other: neighbours in the mesh are neighbours on the torus, and
     a host has a square of it.
     """
     ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    places = NamedSharding(mesh, ROWS).addressable_devices_indices_map((ways,))
-    return Share(tuple(sorted({part[0].start or 0 for part in places.values()})), ways)
+    process = jax.process_index() if process is None else process
+    places = NamedSharding(mesh, ROWS).devices_indices_map((ways,)).items()
+    own = {part[0].start or 0 for device, part in places if device.process_index == process}
+    return Share(tuple(sorted(own)), ways)
 
 
 def spread(batch: Any, mesh: Mesh) -> Any:

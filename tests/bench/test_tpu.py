@@ -9,7 +9,8 @@ import jax
 import pytest
 
 from diffedit_jax.bench import aot, aot_train, tpu
-from diffedit_jax.training.sharding import make_mesh
+from diffedit_jax.errors import UserError
+from diffedit_jax.training.sharding import make_mesh, share
 
 
 def test_mistakes_get_one_line(capsys):
@@ -73,3 +74,45 @@ def test_a_training_has_the_same_step_on_shapes_alone(name):
     everything = sum(x.size for x in jax.tree.leaves(aot_train.shapes(name, nets)))
     assert 0 < trained <= everything and (trained == everything) == (name == "dreambooth_text")
     assert batch["latent"].shape[0] == 2
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "topology, slices, mesh",
+    [
+        ("v5e:16x16", 1, "data=-1,fsdp=8"),
+        ("v5e:4x8", 1, "data=-1"),
+        ("v6e:4x4", 1, "data=-1,fsdp=8"),
+        ("v5p:2x2x4", 1, "data=-1,fsdp=4,tensor=2"),
+        ("v5e:4x4", 2, "data=-1,fsdp=8"),
+    ],
+)
+def test_every_host_of_a_pod_knows_its_examples(topology, slices, mesh):
+    """Together the hosts load every part of a batch once; what fsdp joins lies in one slice."""
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    made = topologies.get_topology_desc(
+        platform="tpu", topology_name=topology, num_slices=slices
+    ).devices
+    placed = make_mesh(mesh, made)
+    found = [share(placed, host) for host in sorted({d.process_index for d in made})]
+    ways = placed.shape["data"] * placed.shape["fsdp"]
+    loaded = [part for each in found for part in each.parts]
+    assert set(loaded) == set(range(ways)) and {each.of for each in found} == {ways}
+    if placed.shape["tensor"] == 1:
+        assert len(loaded) == ways  # nothing twice
+    slice_of = [[getattr(d, "slice_index", 0) for d in row.flat] for row in placed.devices]
+    assert all(len(set(row)) == 1 for row in slice_of)
+
+
+@pytest.mark.heavy
+def test_slices_divide_the_data():
+    pytest.importorskip("libtpu")
+    from jax.experimental import topologies
+
+    made = topologies.get_topology_desc(
+        platform="tpu", topology_name="v5e:4x4", num_slices=2
+    ).devices
+    with pytest.raises(UserError, match="2 slices"):
+        make_mesh("fsdp=32", made)
