@@ -282,7 +282,8 @@ def _reported(roles: Roles, p: dict) -> int:
 def _evaluations(roles: Roles, p: dict) -> tuple[int, int]:
     """Network calls, and rows in one of the walk; a call of the mask's search has 2."""
     if roles.start and roles.edit:
-        calls, rows = roles.inversion.calls(p, roles.inversion.rows(p)), 4
+        inversion = roles.inversion
+        calls, rows = inversion.calls(p, inversion.rows(p)), 2 * inversion.branches(p)
     else:
         calls, rows = roles.lead.evaluations(_complete(roles.lead, p))
     return calls + (p["maps"] if roles.mask and p["mask"] is None else 0), rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -92,7 +93,7 @@ def negative_prompt(
         the great circle.
       proximal: "l0" or "l1" keeps only the largest differences of the two predictions, hard or
         soft; all of them if not given.
-      quantile: share of the differences that proximal guidance drops, in [0, 1).
+      quantile: share of the differences that proximal guidance drops, in [0, 1]; 1 drops all.
       pull: how far proximal guidance moves what it dropped towards the picture, per step, 0 to 1;
         the published code has 0.1 where it is asked for.
       pull_below: training time below which it does so.
@@ -157,10 +158,12 @@ def _slerp(share, a: Float[Array, "b tokens width"], b: Float[Array, "b tokens w
     return first * a + jnp.where(straight, share, jnp.sin(share * angle) / whole) * b
 
 
-def proximal_guidance(kind, z0, count: int, dilate: int, knobs: dict):
+def proximal_guidance(kind, z0, count: int, dilate: int, knobs: dict, *, from_null: bool = False):
     """Classifier-free guidance, or its proximal form ("l0", "l1"); leaves [count, ...].
 
     Args:
+      from_null: the proximal form has branches (null, source, prompt), see `with_source`; else
+        (source, prompt).
       z0: the pictures' latents.
       knobs: guidance, quantile, rate, until: one number, or one per picture.
     """
@@ -169,9 +172,24 @@ def proximal_guidance(kind, z0, count: int, dilate: int, knobs: dict):
     own = {name: per_image(value, count, name) for name, value in knobs.items()}
     if kind is None:
         return guidance_edit(own["guidance"], 0.0, count)
-    if not np.all((own["quantile"] >= 0) & (own["quantile"] < 1)):
-        raise UserError(f"quantile must be in [0, 1), not {knobs['quantile']}")
+    if not np.all((own["quantile"] >= 0) & (own["quantile"] <= 1)):
+        raise UserError(f"quantile must be in [0, 1], not {knobs['quantile']}")
     if dilate < 0:
         raise UserError(f"dilate must be 0 cells or more, not {dilate}")
-    scale = own.pop("guidance")
-    return Proximal(scale=scale, source=z0, kind=kind, dilate=int(dilate), **own)
+    s = own.pop("guidance")
+    base = [1 - s, s, 0 * s] if from_null else [jnp.ones_like(s), 0 * s]
+    return Proximal(scale=s, base=jnp.stack(base, axis=-1), source=z0, kind=kind,
+                    dilate=int(dilate), **own)  # fmt: skip
+
+
+def with_source(cond, source):
+    """Branches (null, prompt), leaves [b, 2, *rows, ...] -> (null, source, prompt).
+
+    Args:
+      source: the source prompt's condition, leaves that broadcast to [b, *rows, ...].
+    """
+
+    def between(a, source):
+        return jnp.stack([a[:, 0], jnp.broadcast_to(source, a[:, 1].shape), a[:, 1]], axis=1)
+
+    return jax.tree.map(between, cond, source)

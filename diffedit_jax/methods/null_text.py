@@ -17,7 +17,6 @@ from ..errors import UserError
 from ..notices import tell
 from ..solvers.moves import moved
 from ..transforms import NullTexts
-from .generate import guidance_edit
 from .inversion import (
     confined,
     descend,
@@ -31,6 +30,7 @@ from .inversion import (
     tell_reports,
     walked,
 )
+from .negative_prompt import proximal_guidance, with_source
 from .registry import method
 from .run import Draws, guided, per_image, pictures, walked_rows
 
@@ -39,12 +39,12 @@ _BETAS, _EPSILON = (0.9, 0.999), 1e-8  # torch's Adam
 
 def _evaluations(p):
     rows = p["steps"] - skipped(p["steps"], p["strength"])
-    return rows * (4 + p["inner"]), 2
+    return rows * (4 + p["inner"]), 3 if p["proximal"] else 2
 
 
 @method(
     paper="Mokady et al. 2023, Null-text Inversion for Editing Real Images using Guided Diffusion "
-    "Models (2211.09794)",
+    "Models (2211.09794); proximal guidance: Han et al. 2024, ProxEdit (2306.05414)",
     start="picture",
     channels=(4,),
     evaluations=_evaluations,
@@ -54,6 +54,9 @@ def _evaluations(p):
         "strength",
         "tolerance",
         "rate",
+        "quantile",
+        "pull",
+        "pull_below",
     ),
 )
 def null_text(
@@ -69,6 +72,11 @@ def null_text(
     inner: int = 10,
     tolerance: float = 1e-5,
     rate: float = 1e-2,
+    proximal: str | None = None,
+    quantile: float = 0.7,
+    pull: float = 0.0,
+    pull_below: float = 400.0,
+    dilate: int = 1,
     spacing: str | None = None,
     posterior: str = "mean",
     report: bool = False,
@@ -84,6 +92,10 @@ def null_text(
        the null embedding u, from the last step's u; then step with it.
     3. sample from z*_N with the prompt and these null embeddings.
 
+    Proximal guidance in 3. is eps_u + w (eps_s - eps_u) + w prox(eps_p - eps_s), s the source
+    prompt and p the prompt: what is dropped is guided as in 2. and so comes back. The network is
+    asked for three texts instead of two.
+
     Args:
       source: what the picture shows, one text per picture.
       prompt: what it shall show; the source prompt if not given (reconstruction).
@@ -94,6 +106,12 @@ def null_text(
       inner: updates per step at most.
       tolerance: a step is done when its loss, before an update, is below tolerance + 2e-5 i.
       rate: Adam's rate at the noisiest step; it falls to rate (1 - i / 100), at least a tenth.
+      proximal: "l0" or "l1" keeps only the largest differences of the prompts' predictions, hard or
+        soft; all of them if not given.
+      quantile: share of the differences that proximal guidance drops, in [0, 1]; 1 drops all.
+      pull: how far proximal guidance moves what it dropped towards the picture, per step, 0 to 1.
+      pull_below: training time below which it does so.
+      dilate: cells by which the edited region grows for that.
       spacing: leading, linspace or trailing; the checkpoint's own if not given.
       posterior: "mean" takes the mean of the picture's latent, "sample" draws it.
       report: measures the reconstruction (latent error, PSNR) and puts it into the notices.
@@ -102,6 +120,8 @@ def null_text(
       noise: the posterior draw, or a mapping of draws, in place of the seed.
 
     Source: section 3 of the paper; cure-lab/PnPInversion, models/p2p/inversion.py NullInversion.
+    Its null-text-inversion+proximal-guidance takes prox of eps_p - eps_u, so that what is dropped
+    loses its guidance and leaves the fitted path; here, as with negative_prompt, it returns.
     """
     count = len(images)
     _check(model, inner, tolerance, rate)
@@ -109,15 +129,18 @@ def null_text(
     table = editing_table(model, steps=steps, count=count, strength=strength, spacing=spacing)
     rows, total = walked(table), 3 * walked(table)
     z0 = latents_of(model, images, posterior, draws)
+    knobs = dict(guidance=guidance, quantile=quantile, rate=pull, until=pull_below)
+    guide = proximal_guidance(proximal, z0, count, dilate, knobs, from_null=True)
     up = invert(model, z0, model.condition(source), table=table, watch=part(watch, 0, total))
     told = guided(model, source, [""] * count)
     pivots = passed(up.recorded, z0)
     fitted = fit_null_texts(model, table, pivots, up.x, told, guidance,
                             inner=inner, tolerance=tolerance, rate=rate,
                             watch=part(watch, rows, total))  # fmt: skip
-    edit = chain(NullTexts(texts=fitted.texts), guidance_edit(guidance, 0.0, count))
-    edit = confined(edit, mask, pivots, model.factor)
+    edit = confined(chain(NullTexts(texts=fitted.texts), guide), mask, pivots, model.factor)
     cond = guided(model, prompt or source, [""] * count)
+    if proximal is not None:
+        cond = with_source(cond, jax.tree.map(lambda a: a[:, 1], told))
     down = descend(model, edit, table, up.x, cond, watch=part(watch, 2 * rows, total))
     if report:
         tell_reports(reports(model, images, z0, fitted.x))

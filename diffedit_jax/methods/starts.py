@@ -18,7 +18,7 @@ from ..transforms import Combine, Follow, Inject, NullTexts
 from .direct_inversion import aligned_table
 from .edict import coupled_run
 from .inversion import answers, editing_table, invert, mirrored, part, passed, walked
-from .negative_prompt import proximal_guidance, source_as_null
+from .negative_prompt import proximal_guidance, source_as_null, with_source
 from .null_text import fit_null_texts
 from .rows import Edits, in_rows, source_condition
 from .run import Draws, begin_noised, per_image
@@ -72,6 +72,7 @@ class Inversion(NamedTuple):
       table: (model, Asked, knobs) -> the table of sampling.
       reports: how often the way up is reported while n rows are walked.
       calls: (parameters, n) -> network calls of both ways while n rows are walked, at most.
+      branches: parameters -> how many texts each row is asked for.
       idle: rows of the grid that are never walked.
       noise: which draw an array given as noise is.
       knobs: parameters of its own, as the caller set them.
@@ -81,6 +82,7 @@ class Inversion(NamedTuple):
     table: Callable[..., Step]
     reports: Callable[[int], int] = lambda n: n
     calls: Callable[[dict, int], int] = lambda p, n: 2 * n
+    branches: Callable[[dict], int] = lambda p: 2
     idle: int = 0
     noise: str = "posterior"
     knobs: Mapping[str, Any] = {}
@@ -127,7 +129,7 @@ def pnp_inversion(model, asked: Asked) -> Start:
 
 
 def negative_prompt(model, asked: Asked, *, towards_null=0.0, proximal=None, quantile=0.7,
-                    pull=0.1, pull_below=400.0, dilate=1) -> Start:  # fmt: skip
+                    pull=0.0, pull_below=400.0, dilate=1) -> Start:  # fmt: skip
     """The source prompt stands in for the null prompt, so that guidance cancels in the source row.
 
     Source: Miyake et al. 2023 (2305.16807).
@@ -142,26 +144,26 @@ def negative_prompt(model, asked: Asked, *, towards_null=0.0, proximal=None, qua
     if np.any(np.asarray(towards_null)):
         turned_to = source_as_null(jax.tree.map(lambda a: a[:, :, 0], cond), model, towards_null)
         cond = cond.replace(text=cond.text.at[:, 0].set(turned_to.text[:, :1]))
-    start = start._replace(cond=cond)
-    if proximal is None:
-        return start
-    if asked.guide.rescale is not None:
-        raise UserError("proximal guidance has no rescale; leave one of them out")
-    knobs = dict(guidance=asked.guide.weights[:, 1], quantile=quantile, rate=pull, until=pull_below)
-    guide = proximal_guidance(proximal, asked.z0, len(asked.z0), dilate, knobs)
-    return start._replace(guide=guide)
+    knobs = dict(quantile=quantile, rate=pull, until=pull_below)
+    return start._replace(cond=cond, guide=_proximal(asked, proximal, dilate, knobs))
 
 
-def null_text(model, asked: Asked, *, inner=10, tolerance=1e-5, rate=1e-2) -> Start:
+def null_text(model, asked: Asked, *, inner=10, tolerance=1e-5, rate=1e-2, proximal=None,
+              quantile=0.7, pull=0.0, pull_below=400.0, dilate=1) -> Start:  # fmt: skip
     """A null prompt per step, fitted until the guided source row keeps to the inverted path.
 
     Source: Mokady et al. 2023 (2211.09794).
     """
+    knobs = dict(quantile=quantile, rate=pull, until=pull_below)
+    guide = _proximal(asked, proximal, dilate, knobs, from_null=True)
     start, recorded = _inverted(model, asked)
     alone = jax.tree.map(lambda a: a[:, :, 0], asked.cond)
     fitted = fit_null_texts(model, asked.table, passed(recorded, asked.z0), start.x[:, 0], alone,
                             asked.guide.weights[:, 1], inner=inner, tolerance=tolerance, rate=rate,
                             watch=part(asked.watch, walked(asked.table), 0))  # fmt: skip
+    if guide is not None:
+        source = jax.tree.map(lambda a: a[:, -1, :1], asked.cond)
+        start = start._replace(cond=with_source(asked.cond, source), guide=guide)
     return start._replace(near=(NullTexts(texts=fitted.texts),))
 
 
@@ -231,7 +233,8 @@ INVERSIONS = {
     "pnp_inversion": Inversion(pnp_inversion, _grid),
     "negative_prompt": Inversion(negative_prompt, _grid),
     "null_text": Inversion(
-        null_text, _grid, lambda n: 2 * n, lambda p, n: (4 + p.get("inner", 10)) * n
+        null_text, _grid, lambda n: 2 * n, lambda p, n: (4 + p.get("inner", 10)) * n,
+        lambda p: 3 if p.get("proximal") else 2,
     ),
     "direct_inversion": Inversion(direct_inversion, _direct_grid, idle=1),
     "edict": Inversion(edict, _edict_grid, calls=lambda p, n: 4 * n),
@@ -248,6 +251,16 @@ def _inverted(model, asked: Asked, **how):
     up = invert(model, asked.z0, told, table=asked.table, watch=asked.watch, **how)
     x = in_rows(up.x, asked.targets)
     return Start(x, asked.table, solvers.DDIM(), asked.cond), up.recorded
+
+
+def _proximal(asked: Asked, kind, dilate, knobs: dict, **how):
+    """What takes the place of guidance; None where it is not asked for."""
+    if kind is None:
+        return None
+    if asked.guide.rescale is not None:
+        raise UserError("proximal guidance has no rescale; leave one of them out")
+    own = dict(guidance=asked.guide.weights[:, 1], **knobs)
+    return proximal_guidance(kind, asked.z0, len(asked.z0), dilate, own, **how)
 
 
 def _by_row(asked: Asked, source, target):

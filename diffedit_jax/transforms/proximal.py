@@ -13,9 +13,13 @@ from ..core import Transform
 
 
 class Proximal(Transform):
-    """eps = eps_0 + s prox(eps_1 - eps_0), in the place of Combine with two branches.
+    """eps = sum_b base_b eps_b + s prox(d), d = eps_-1 - eps_-2, in the place of Combine.
 
-    prox keeps what exceeds the threshold, the given quantile of |eps_1 - eps_0| over the picture:
+    The last branch is the prompt's and the one before it the source prompt's: of (source, prompt)
+    the base is (1, 0); of (null, source, prompt) it is (1 - s, s, 0), the guided source, so that
+    without prox this is guidance from null to prompt, and where prox drops everything the source's.
+
+    prox keeps what exceeds the threshold, the given quantile of |d| over the picture:
     "l0" as it is (hard), "l1" shrunk by the threshold (soft). Where nothing exceeds it, and below
     the time `until`, x0 is pulled towards the source: x0 <- x0 - rate (x0 - z0) outside the
     exceeding cells, which are dilated by `dilate`.
@@ -28,7 +32,8 @@ class Proximal(Transform):
     """
 
     scale: Any  # []
-    quantile: Any  # [] in [0, 1)
+    base: Any  # [branches] weights of what the kept differences are added to
+    quantile: Any  # [] in [0, 1]; 1 drops all
     source: Any  # [*rows, h, w, c] z0
     rate: Any  # [] 0 leaves x0 alone
     until: Any  # [] time below which x0 is pulled
@@ -37,10 +42,9 @@ class Proximal(Transform):
 
     def denoise(self, inner, state):
         def ask(x, step, cond, control=None):
-            both = inner(jnp.broadcast_to(x, (2, *x.shape)), step, cond, control)
-            difference = both.eps[1] - both.eps[0]
-            kept, exceeds = self.proximal(difference)
-            mixed = both.combined(jnp.array([1.0, 0.0], x.dtype))
+            every = inner(jnp.broadcast_to(x, (len(self.base), *x.shape)), step, cond, control)
+            kept, exceeds = self.proximal(every.eps[-1] - every.eps[-2])
+            mixed = every.combined(self.base)
             mixed = mixed.with_eps(mixed.eps + self.scale * kept)
             quiet = 1 - self._dilated(exceeds)
             pull = jnp.where(step.t < self.until, self.rate, 0.0) * quiet

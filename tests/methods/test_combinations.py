@@ -145,6 +145,7 @@ def test_the_numbers_of_the_start_reach_it(model):
         "null_text+prompt_to_prompt": dict(rate=0.5),
         "direct_inversion+prompt_to_prompt": dict(injection=0.9),
         "negative_prompt+prompt_to_prompt": dict(proximal="l0"),
+        "null_text + prompt_to_prompt": dict(proximal="l0"),
         "sdedit+diffedit": dict(threshold=0.1),
     }.items():
         assert np.abs(run(model, name, **knob) - run(model, name)).max() > 1e-6, name

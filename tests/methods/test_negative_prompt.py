@@ -41,7 +41,8 @@ def test_the_null_prompt_turns_from_source_to_empty():
 
 
 def proximal(kind, quantile):
-    return Proximal(scale=1.0, quantile=quantile, source=0.0, rate=0.0, until=0.0, kind=kind)
+    return Proximal(scale=1.0, base=jnp.array([1.0, 0.0]), quantile=quantile, source=0.0, rate=0.0,
+                    until=0.0, kind=kind)  # fmt: skip
 
 
 def test_the_thresholds_are_hard_and_soft():
@@ -67,7 +68,7 @@ def test_proximal_guidance_changes_less(kind):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [(dict(proximal="l2"), "proximal must"), (dict(proximal="l0", quantile=1.0), "quantile must"),
+    [(dict(proximal="l2"), "proximal must"), (dict(proximal="l0", quantile=1.1), "quantile must"),
      (dict(proximal="l0", dilate=-1), "dilate must")],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(wrong, message):
