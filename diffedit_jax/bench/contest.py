@@ -18,6 +18,8 @@ from typing import Any
 
 from ..errors import UserError
 
+_LONG = 5  # seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -73,6 +75,13 @@ class Contestant:
         self._process.stdin.flush()
         return self._answer()
 
+    def told_turn(self, entry: Entry) -> dict:
+        """A turn of an entry of this process; one that took long is told at once."""
+        found = self.turn(entry.request)
+        if found["wall"] > _LONG:
+            print(f"{entry.title}: {found['wall']:.1f} s", file=sys.stderr, flush=True)
+        return found
+
     def close(self) -> None:
         """Ends the process by closing its input."""
         self._process.stdin.close()
@@ -103,7 +112,7 @@ def contest(entries: Sequence[Entry], turns: int, *, apart: bool = False) -> lis
             if entry.process not in there:
                 print(f"getting ready: {entry.title}", file=sys.stderr, flush=True)
                 there[entry.process] = Contestant(entry)
-        rounds = [[there[e.process].turn(e.request) for e in entries] for _ in range(turns)]
+        rounds = [[there[e.process].told_turn(e) for e in entries] for _ in range(turns)]
     finally:
         for contestant in there.values():
             contestant.close()
