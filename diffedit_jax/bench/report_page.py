@@ -13,15 +13,17 @@ from diffedit_jax.bench.report_sheet import MEANING
 from diffedit_jax.bench.report_table import LEGEND, kind_table, notes, summary_table
 
 STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:24px auto;max-width:1500px;color:#222}
+body{font:14px/1.45 system-ui,sans-serif;margin:24px auto;padding:0 24px;max-width:1500px;
+color:#222}
 h1{font-size:22px}h2{font-size:18px;margin-top:40px;border-top:1px solid #ddd;padding-top:16px}
-table{border-collapse:collapse}td,th{padding:3px 9px;text-align:right;border-bottom:1px solid #eee}
-td:first-child,th:first-child{text-align:left;white-space:nowrap}th{background:#f6f6f6}
+table{border-collapse:collapse}
+td,th{padding:3px 9px;text-align:right;border-bottom:1px solid #eee;white-space:nowrap}
+td:first-child,th:first-child{text-align:left}th{background:#f6f6f6}
 .better{color:#12722f}.worse{color:#b02020}.wide{overflow-x:auto}
 nav a{margin-right:14px}.shots td{vertical-align:top;padding:2px;border:0;text-align:left}
 .shots th{font-size:11px;font-weight:normal;max-width:96px;text-align:left;vertical-align:bottom}
 .shots img{width:96px;image-rendering:pixelated;display:block}
-.words{font-size:12px;color:#444;width:190px;overflow:hidden;display:block}
+.words{font-size:12px;color:#444;width:190px;overflow:hidden;display:block;white-space:normal}
 """
 
 

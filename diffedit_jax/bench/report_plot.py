@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from html import escape
 
-WIDTH, HEIGHT = 620, 380
+WIDTH, HEIGHT = 820, 440
 LEFT, RIGHT, TOP, BOTTOM = 56, 200, 34, 44  # margins; the legend is at the right
 COLOURS = ("#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2",
            "#bcbd22", "#393b79", "#637939", "#ad494a")  # fmt: skip
 CURVE = "#555"
+EXACT = 60.0  # dB; what lies above, equal to the bit or nearly, is drawn at the upper edge
 
 
 class Plot:
@@ -63,19 +64,25 @@ class Plot:
                            'stroke-width="1.5" stroke-dasharray="5 3"/>')  # fmt: skip
         for (x, y), (label, _, _) in zip(places, points, strict=True):
             self._parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{CURVE}"/>')
-            self._text(x + 5, y - 5, label)
+            self._text(x - 7, y + 4, label, "end")
         self._legend("sdedit by strength", CURVE)
 
     def point(self, name: str, success: dict, preserved: dict) -> None:
         """One method with the intervals of both values."""
-        colour = COLOURS[(self._rows - 1) % len(COLOURS)]
-        x, y = self.x(success["value"]), self.y(preserved["value"])
+        colour, above = COLOURS[(self._rows - 1) % len(COLOURS)], preserved["value"] >= EXACT
+        x, y = self.x(success["value"]), TOP + 7 if above else self.y(preserved["value"])
         self._line(self.x(success["low"]), y, self.x(success["high"]), y, colour, 1.3)
-        self._line(x, self.y(preserved["low"]), x, self.y(preserved["high"]), colour, 1.3)
-        hint = f"{name}: {100 * success['value']:.0f} %, {preserved['value']:.1f} dB"
-        self._parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{colour}">'
-                           f"<title>{escape(hint)}</title></circle>")  # fmt: skip
-        self._legend(name, colour)
+        if not above:
+            self._line(x, self.y(preserved["low"]), x, self.y(preserved["high"]), colour, 1.3)
+        hint = escape(f"{name}: {100 * success['value']:.0f} %, {preserved['value']:.1f} dB")
+        shape = (
+            f'<path d="M{x:.1f},{TOP + 1} l6,11 h-12 z"'
+            if above
+            else f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5"'
+        )
+        end = "path" if above else "circle"
+        self._parts.append(f'{shape} fill="{colour}"><title>{hint}</title></{end}>')
+        self._legend(f"{name} (beyond the edge)" if above else name, colour)
 
     def _legend(self, name: str, colour: str) -> None:
         x, y = WIDTH - RIGHT + 14, TOP + 12 + 17 * self._rows
@@ -112,6 +119,7 @@ def plot(kind: str, rows: dict[str, dict], curve: list[str], still: str, measure
     names = [name for name in (still, *curve) if name in rows]
     others = [n for n in rows if n not in names and not n.startswith("the ")]
     ends = [rows[n][measure][end] for n in (*names, *others) for end in ("low", "high")]
+    ends = [end for end in ends if end < EXACT] or ends
     pad = 0.06 * (max(ends) - min(ends)) + 0.1
     label = {"psnr_kept": "PSNR of what must stay, dB", "psnr_truth": "PSNR to the truth, dB"}
     drawn = Plot(f"{kind}: success and preservation", label[measure], min(ends) - pad,

@@ -100,7 +100,7 @@ def lessons(model: Any, concepts: Sequence[Concept], out: Path) -> Lessons:
     out: gets the class pictures of each concept, where prior preservation asks for them.
     """
     config = concepts[0].config
-    if not config.cache_latents or config.get("cache_texts"):
+    if not config.get("cache_latents", True) or config.get("cache_texts"):
         raise UserError("a farm keeps its latents and reads its texts; leave cache_latents=True "
                         "and cache_texts=0")  # fmt: skip
     if "vectors" in config:

@@ -72,7 +72,9 @@ def lora_task(model: Any, config: Any) -> Task:
 def _task(name, model, config, selection):
     if len(model.texts) != 1:
         raise UserError(f"{name} is for models with one text encoder, not for SDXL")
-    if config.cache_texts and (config.get("text_encoder") or "text" in str(config.get("targets"))):
+    if config.get("cache_texts", 0) and (
+        config.get("text_encoder") or "text" in str(config.get("targets"))
+    ):
         raise UserError("the text encoder learns, so no state of it can be kept; set cache_texts=0")
     condition = text_condition(model.texts[0].module)
     objective = objective_of(model, config)
@@ -129,7 +131,7 @@ def dreambooth_data(
     share: of this process. Pictures that are read anew come in epochs, and every process has its
     own part [subject; class].
     """
-    if config.cache_latents:
+    if config.get("cache_latents", True):
         made = Stepped(dreambooth_batches(model, config, data, out), share)
     else:
         made = _read_anew(model, config, data, out, share)

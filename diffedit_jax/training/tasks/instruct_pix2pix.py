@@ -66,7 +66,7 @@ def instruct_data(
     config: batch, seed, flip, skip_broken; cache_latents (False reads anew, and encodes in the
     step), cache_texts (states of so many instructions are kept).
     """
-    if config.cache_latents:
+    if config.get("cache_latents", True):
         pairs = instruct_pairs(model, config, data, out)
         made = Stepped(pairs.batches(model.tokenize, config.batch, config.seed), share)
     else:

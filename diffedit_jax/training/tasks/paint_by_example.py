@@ -117,7 +117,7 @@ def example_data(
     config: batch, cache_latents (False draws anew, and encodes in the step; `examples` is then the
     number of scenes of an epoch).
     """
-    if config.cache_latents:
+    if config.get("cache_latents", True):
         examples = examples_of(model, config, data, out)
         return Stepped(examples.batches(config.batch, config.seed), share), examples
     own, leave = _ways(model, config, data), dict(skip_broken=config.skip_broken)

@@ -22,28 +22,28 @@ def frozen(model: Any, config: Any = None) -> dict:
     config.cache_latents.
     """
     found = {"unet": model.denoiser.params, "text_encoder": model.texts[0].params}
-    if config is not None and config.cache_texts:
+    if config is not None and config.get("cache_texts", 0):
         del found["text_encoder"]
     return found | autoencoder(model, config)
 
 
 def autoencoder(model: Any, config: Any = None) -> dict:
     """{"vae"}, for a step that encodes its pictures; else nothing."""
-    inside = config is not None and not config.cache_latents
+    inside = config is not None and not config.get("cache_latents", True)
     return {"vae": model.vae.params} if inside else {}
 
 
 def empty_text(model: Any, config: Any) -> Any:
     """What stands for a text that is left out: ids [tokens], or its state if texts are kept."""
     ids = jnp.asarray(model.tokenize([""]))
-    return model.text(ids)[0] if config.cache_texts else ids[0]
+    return model.text(ids)[0] if config.get("cache_texts", 0) else ids[0]
 
 
 def told(model: Any, config: Any, data: Any) -> Any:
     """The data; with config.cache_texts, states instead of ids, so many of which are kept."""
-    if not config.cache_texts:
+    if not config.get("cache_texts", 0):
         return data
-    return Changed(data, KnownTexts(model.texts[0], config.cache_texts))
+    return Changed(data, KnownTexts(model.texts[0], config.get("cache_texts", 0)))
 
 
 def encoder(model: Any, config: Any, **more: Any) -> Any:

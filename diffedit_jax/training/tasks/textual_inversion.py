@@ -82,7 +82,7 @@ def inversion_data(
 
     config: also cache_latents (False reads anew), crop (then "random" too).
     """
-    if config.cache_latents:
+    if config.get("cache_latents", True):
         return Stepped(inversion_batches(model, config, data, rows), share)
     _refuse_long(model, said_of(files_of(data), config, config.word))
     read = subject_data(model, data, config, config.word, config.batch, share=share)
