@@ -133,7 +133,7 @@ def draw(monkeypatch):
         config = ConfigDict(dict(seed=0, class_steps=5, class_guidance=4.0) | changes)
         before = len(calls)
         found, _ = class_pictures.class_pictures(model, prompts, 3, folder, config)
-        return len(calls) - before, found
+        return len(calls) - before, np.stack([pictures.read(file).pixels for file in found])
 
     return run
 

@@ -75,7 +75,8 @@ def test_progressive_batches_begin_with_one_vector(model, pictures):
 
 def test_min_snr_weighs_the_subject_alone(model, pictures, tmp_path, monkeypatch):
     """Source: diffusers train_dreambooth.py, snr_weights of the instance part of the loss."""
-    files = [pictures / "1.png"] * 3
+    files = [tmp_path / "class.png"] * 3
+    Image.new("RGB", (model.size, model.size), "teal").save(files[0])
     monkeypatch.setattr(dreambooth, "class_pictures", lambda *_: (files, [0, 0, 0]))
     monkeypatch.setattr(objectives, "ask", lambda unet, params, x, t, cond: 0 * x)
     errors = {}
