@@ -13,13 +13,17 @@ ORDER = dict(network="layer", settings=dict(steps=STEPS, save_every=3))
 GONE = HEARTBEAT + 5  # seconds after which nobody may be left
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, cache):
+def undisturbed(base, cache, order):
     """What two processes that nobody disturbs end with."""
-    with running(tmp_path_factory.mktemp("whole"), cache=cache, **ORDER) as run:
+    with running(base, cache=cache, **order) as run:
         for process in run.start_ranks(2, HEARTBEAT):
             ended(process)
         return run.result()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, cache):
+    return undisturbed(tmp_path_factory.mktemp("whole"), cache, ORDER)
 
 
 def failed(code):
@@ -60,11 +64,8 @@ WIDE = dict(network="layer", width=1024, settings=dict(steps=STEPS, save_every=2
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory, cache):
-    """What two processes with a state of 16 MB, whose saves take their time, end with."""
-    with running(tmp_path_factory.mktemp("wide"), cache=cache, **WIDE) as run:
-        for process in run.start_ranks(2, HEARTBEAT):
-            ended(process)
-        return run.result()
+    """Of a state of 16 MB, whose saves take their time."""
+    return undisturbed(tmp_path_factory.mktemp("wide"), cache, WIDE)
 
 
 @pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.heavy)])
