@@ -16,7 +16,7 @@ from .boxed_pictures import boxed_files, picture_example, usable_files
 from .boxed_scenes import scene_example
 from .examples import Drawn, Examples, encoded, masked
 from .exemplars import augmented
-from .folders import Folder
+from .folders import Folder, few_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +53,10 @@ class ExampleStream:
         return Folder(range(self.count), example, **more)
 
     def few(self, model: Any, count: int, seed: int) -> Examples:
-        """`count` examples of the first pictures, encoded."""
+        """`count` examples of the first pictures that can be read, encoded."""
         rng = np.random.default_rng((seed, 11))
-        rows = [self.draw(rng, k % self.count) for k in range(count)]
-        return Examples(*encoded(model, rows))
+        found = few_of(lambda k: self.draw(rng, k), range(self.count), count)
+        return Examples(*encoded(model, [row for _, row in found]))
 
 
 def scene_stream(count: int, **ways: Any) -> ExampleStream:

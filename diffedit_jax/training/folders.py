@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from ..notices import tell
 from .data import WHOLE, Share
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
+_NONE = "none of the pictures can be read"
 _ENDLESS = 2**48  # length of the stream: more than any run reads
 
 
@@ -81,6 +84,23 @@ class Folder:
         reading = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)
         rows = grain.MapDataset.source(self._stream.after(self._batch)).to_iter_dataset(reading)
         self._iterator = iter(rows.batch(self._stream.rows))
+
+
+def few_of(draw: Callable[[int], Any], order: Iterable[int], count: int) -> list[tuple[int, Any]]:
+    """The first `count` (k, draw(k)) of an order that can be read, by turns where they are fewer.
+
+    Raises: UserError if there is none.
+    """
+    found: list[tuple[int, Any]] = []
+    for k in order:
+        with contextlib.suppress(UserError):  # the run itself names it, or leaves it out
+            found.append((k, draw(k)))
+        if len(found) == count:
+            break
+    if not found:
+        raise UserError(_NONE)
+    again = itertools.cycle([k for k, _ in found])
+    return found + [(k, draw(k)) for k in itertools.islice(again, count - len(found))]
 
 
 class Together:
@@ -153,7 +173,7 @@ class _Stream:
                 return found, float(step == 0)
             except UserError as error:
                 self._broken(path, error)
-        raise UserError("none of the pictures can be read")
+        raise UserError(_NONE)
 
     def _broken(self, path, error):
         if not self._skip:

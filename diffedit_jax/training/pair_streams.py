@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..scenes import instruction
-from .folders import Folder
+from .folders import Folder, few_of
 from .pairs import Pairs, orders_of, rendered
 from .pictures import posterior, read_square
 
@@ -45,13 +45,14 @@ class PairStream:
         return Folder(range(len(self.orders)), example, **more)
 
     def few(self, model: Any, count: int, seed: int) -> Pairs:
-        """`count` of the pairs, encoded, each with the same share."""
+        """`count` of the pairs, as far as they can be read, encoded, each with the same share."""
         rng = np.random.default_rng((seed, 11))
-        chosen = rng.choice(len(self.orders), count, len(self.orders) < count)
-        sides = np.stack([np.stack(self.sides(k, rng)) for k in chosen])
+        order = rng.permutation(len(self.orders))
+        found = few_of(lambda k: np.stack(self.sides(k, rng)), order, count)
+        chosen, sides = [k for k, _ in found], np.stack([both for _, both in found])
         modes = np.asarray(posterior(model, sides.reshape(-1, *sides.shape[2:]))[0])
         latents = modes.reshape(*sides.shape[:2], *modes.shape[1:])
-        orders, share = tuple(self.orders[k] for k in chosen), np.full(count, 1 / count)
+        orders, share = tuple(self.orders[k] for k in chosen), np.full(len(found), 1 / len(found))
         return Pairs(latents, float(model.scaling_factor), orders, share)
 
 

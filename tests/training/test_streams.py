@@ -123,6 +123,20 @@ def test_a_prompts_pairs_are_drawn_alike_and_keep_their_instruction(model, tmp_p
     assert len(set(seen)) == 4 and [name for name, _ in seen].count("b") == 20
 
 
+def test_pairs_to_look_at_are_those_that_can_be_read(model, tmp_path):
+    """A look must not end a run that leaves broken pictures out."""
+    write_pairs(tmp_path / "data", {"a": [3], "b": [7]})
+    (tmp_path / "data" / "a" / "3_1.png").write_text("not a picture")
+    config = config_of("train_instruct_pix2pix", cache_latents=False, skip_broken=True,
+                       look_every=1, look_count=3)  # fmt: skip
+    _, shown = instruct_pix2pix.instruct_data(model, config, tmp_path / "data", tmp_path)
+    assert shown.orders == ("make it b",) * 3 and shown.latents.shape[:2] == (3, 2)
+    np.testing.assert_allclose(shown.share, 1 / 3)
+    (tmp_path / "data" / "b" / "7_0.png").write_text("not a picture")
+    with pytest.raises(UserError, match="none of the pictures"):
+        instruct_pix2pix.instruct_data(model, config, tmp_path / "data", tmp_path)
+
+
 @pytest.fixture(scope="module")
 def exemplar(tmp_path_factory):
     return load(exemplar_folder(tmp_path_factory.mktemp("exemplar")))
