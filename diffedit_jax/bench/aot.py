@@ -129,8 +129,11 @@ class Shapes:
         return self.everywhere(made["params"], jnp.bfloat16)
 
 
-def attention_layer(shapes: Shapes, batch: int) -> tuple[Callable, tuple]:
-    """(function, arguments): one self attention of the UNet's first level, projections included."""
+def attention_layer(shapes: Shapes, batch: int, *, grad: bool = False) -> tuple[Callable, tuple]:
+    """(function, arguments): one self attention of the UNet's first level, projections included.
+
+    With `grad` its forward and backward pass, by weights and input.
+    """
     layer = CrossAttention(320, 8, Compute(jnp.bfloat16, attention="flash"))
     site = Place("layer", "down", 0).site(0, False, (64, 64), 8)
     tokens = jnp.zeros((1, 64 * 64, 320))
@@ -138,8 +141,13 @@ def attention_layer(shapes: Shapes, batch: int) -> tuple[Callable, tuple]:
     def forward(weights, x):
         return layer.apply({"params": weights}, x, x, None, None, site)[0]
 
+    def both(weights, x, slope):
+        out, backward = jax.vjp(forward, weights, x)
+        return out, backward(slope)
+
     weights = shapes.weights(layer, tokens, tokens, None, None, site)
-    return forward, (weights, shapes.split((batch * shapes.chips, 64 * 64, 320), jnp.bfloat16))
+    tokens = shapes.split((batch * shapes.chips, 64 * 64, 320), jnp.bfloat16)
+    return (both, (weights, tokens, tokens)) if grad else (forward, (weights, tokens))
 
 
 def first_block(shapes: Shapes, batch: int) -> tuple[Callable, tuple]:

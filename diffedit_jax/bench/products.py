@@ -90,12 +90,14 @@ def _taps(inside: int, outside: int, size, stride, pad, lhs_dilate, rhs_dilate) 
 def _kernel(here: Computation, i: Instruction) -> tuple[float, float]:
     """Known attention kernels by their operands' shapes, others by their own cost estimate."""
     dims = [b.dims for b in operand_buffers(here, i)]
-    ours = re.match(r"edit_attention_(\d+)x(\d+)", i.name)
+    ours = re.match(r"edit_attention_(gradients_)?(\d+)x(\d+)", i.name)
     if ours:
-        heads, width = map(int, ours.groups())
-        n, queries, _ = dims[0]
-        scores = 4.0 * n * heads * queries * dims[1][1]
-        return scores * width, scores * _padded(width)
+        heads, width = int(ours[2]), int(ours[3])
+        # products of a pair (query, key): with a head's width as contraction or output, and others
+        narrow, wide = (3, 2) if ours[1] else (2, 0)
+        pairs = 2.0 * dims[0][0] * heads * dims[0][1] * dims[1][1]
+        padded = narrow * _padded(width) + wide * width
+        return pairs * (narrow + wide) * width, pairs * padded
     if i.name.startswith("online-softmax"):
         flops = 2.0 * math.prod(dims[0]) * dims[1][-1]
         return flops, flops

@@ -56,6 +56,14 @@ PEERS = {
         Row("MaxDiffusion, flash", "v5e:2x4", 1.10e12, 1.62e9, 0.62e9, None, "none", None, None,
             note="HBM a lower bound, as ours"),
     ],
+    "layer_grad": [
+        Row("diffusers-Flax, all scores", "v5e:2x4", None, 4.41e10, 8.98e9, None, "none",
+            None, None),
+        Row("diffusers-Flax, memory-efficient", "v5e:2x4", None, 3.84e10, 0.68e9, None, "none",
+            None, None),
+        Row("MaxDiffusion, flash", "v5e:2x4", None, 5.24e9, 1.43e9, None, "none", None, None,
+            note="HBM a lower bound, as ours"),
+    ],
     "block": [],
     "unet": [
         Row("MaxDiffusion UNet, batch 16", "v5e:2x4", 1.63e13, 2.91e10, 0.89e9, 1.73e9,
@@ -72,6 +80,7 @@ PEERS = {
 }  # fmt: skip
 GOALS = {
     "layer": {},
+    "layer_grad": {},
     "block": {},
     "train": {},
     "unet": {"flops": 1.45e13, "operations_ms": 85.0},
@@ -191,7 +200,7 @@ def verdicts(kind: str, row: Row) -> list[str]:
 def _arguments(args: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="diffedit bench tpu", description=__doc__)
     parser.add_argument("--topology", default="v5e:2x4", help="chips to compile for")
-    parser.add_argument("--what", help="any of layer,block,unet,loop (unet,loop)")
+    parser.add_argument("--what", help="any of layer,layer_grad,block,unet,loop (unet,loop)")
     parser.add_argument("--train", default="", metavar="NAME", help="steps of these trainings")
     parser.add_argument("--mesh", help="of a training, such as data=-1,fsdp=8")
     parser.add_argument("--remat", action="store_true", help="a training keeps only products")
@@ -256,7 +265,7 @@ def _asked(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
         yield "train", name
 
 
-SAMPLING = ("layer", "block", "unet", "loop")
+SAMPLING = ("layer", "layer_grad", "block", "unet", "loop")
 
 
 def _sampling(options: argparse.Namespace, name: str, nets: Any) -> tuple[str, Any]:
@@ -265,6 +274,8 @@ def _sampling(options: argparse.Namespace, name: str, nets: Any) -> tuple[str, A
     programs = {
         "layer": (f"SD 1.5 self attention of level 0, batch {batch}",
                   lambda: aot.attention_layer(shapes, batch)),
+        "layer_grad": (f"SD 1.5 self attention of level 0 with gradients, batch {batch}",
+                       lambda: aot.attention_layer(shapes, batch, grad=True)),
         "block": (f"SD 1.5 resnet and transformer of level 0, batch {batch}",
                   lambda: aot.first_block(shapes, batch)),
         "unet": (f"{model} UNet, batch {batch}",

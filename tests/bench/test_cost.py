@@ -91,6 +91,13 @@ def test_our_kernel_counts_heads_as_they_are_and_as_the_unit_pads_them():
     assert total.mxu_flops == 2 * 2 * scores * 128
 
 
+def test_the_kernel_of_gradients_has_five_products_of_which_three_are_narrow():
+    total = total_of(ATTENTION.replace("edit_attention_2x40", "edit_attention_gradients_2x40"))
+    scores = 2 * 2 * 256 * 77
+    assert total.flops == 2 * 5 * scores * 40
+    assert total.mxu_flops == 2 * scores * (3 * 128 + 2 * 40)
+
+
 def test_collectives_are_found_and_a_transfer_that_overlaps_is_free():
     total = total_of("""\
         HloModule m

@@ -6,16 +6,23 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from diffedit_jax.models import attention_kernels as kernels
 from diffedit_jax.models import attention_tpu as kernel
 from diffedit_jax.models.attention import plain
+
+SHAPES = [
+    (2, 32, 11, 2, 5),  # one block of keys: a whole tile and a rest
+    (1, 20, 24, 2, 24),  # queries that do not fill their tiles; two blocks that do
+    (1, 16, 29, 2, 24),  # the last block of keys is partly padding
+]
 
 
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles so small that a few dozen tokens meet every branch of the kernel."""
-    monkeypatch.setattr(kernel, "QUERY_TILE", 16)
-    monkeypatch.setattr(kernel, "KEY_TILE", 8)
-    monkeypatch.setattr(kernel, "RESIDENT_BYTES", 2048)
+    monkeypatch.setattr(kernels, "QUERY_TILE", 16)
+    monkeypatch.setattr(kernels, "KEY_TILE", 8)
+    monkeypatch.setattr(kernels, "RESIDENT_BYTES", 2048)
 
 
 def draw(n, queries, keys, heads, width):
@@ -38,31 +45,43 @@ def reference(q, k, v):
     return plain(q, k, v, q.shape[-1] ** -0.5, None, q.dtype)
 
 
+def gradients(attend, parts):
+    """By queries, keys and values, of a function of the result that no symmetry makes zero."""
+    return jax.jit(jax.grad(lambda *p: jnp.sum(jnp.sin(attend(*p))), argnums=(0, 1, 2)))(*parts)
+
+
 def distance(a, b):
     """Largest difference, relative to the largest value."""
     return float(jnp.abs(a - b).max() / jnp.abs(b).max())
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        (2, 32, 11, 2, 5),  # one block of keys: a whole tile and a rest
-        (1, 20, 24, 2, 24),  # queries that do not fill their tiles; two blocks that do
-        (1, 16, 29, 2, 24),  # the last block of keys is partly padding
-    ],
-)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_kernel_is_attention(small_tiles, shape):
     q, k, v = draw(*shape)
     assert distance(jax.jit(interpreted)(q, k, v), reference(q, k, v)) < 2e-6
 
 
-def test_gradient(small_tiles):
-    parts = draw(1, 20, 11, 2, 5)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient(small_tiles, shape):
+    ours, theirs = (gradients(f, draw(*shape)) for f in (interpreted, reference))
+    assert all(distance(a, b) < 2e-6 for a, b in zip(ours, theirs, strict=True))
+
+
+def test_gradient_of_each_member_of_a_batch(small_tiles):
+    q, k, v = draw(2, 20, 11, 2, 5)
+    parts = jnp.stack([q, -q]), k, v
     ours, theirs = (
-        jax.jit(jax.grad(lambda *p, f=f: jnp.sum(jnp.sin(f(*p))), argnums=(0, 1, 2)))(*parts)
-        for f in (interpreted, reference)
+        gradients(jax.vmap(f, (0, None, None)), parts) for f in (interpreted, reference)
     )
     assert all(distance(a, b) < 2e-6 for a, b in zip(ours, theirs, strict=True))
+
+
+def test_gradient_of_16_bit_operands(small_tiles):
+    half = [a.astype(jnp.bfloat16) for a in draw(1, 20, 24, 2, 24)]
+    ours = gradients(interpreted, half)
+    theirs = gradients(reference, [a.astype(jnp.float32) for a in half])
+    assert [a.dtype for a in ours] == [jnp.bfloat16] * 3
+    assert all(distance(a, b) < 2e-2 for a, b in zip(ours, theirs, strict=True))
 
 
 def test_large_scores_stay_finite(small_tiles):
@@ -86,7 +105,7 @@ def test_rows_split_over_devices():
 
 
 def test_blocks_cover_all_keys():
-    assert kernel.key_block(4096, 320, jnp.bfloat16) == 4096
-    block = kernel.key_block(16384, 640, jnp.bfloat16)
-    assert block * 640 * 2 <= kernel.RESIDENT_BYTES and block % kernel.KEY_TILE == 0
-    assert -(-16384 // block) * block - 16384 < kernel.KEY_TILE * -(-16384 // block)
+    assert kernels.key_block(4096, 320, jnp.bfloat16) == 4096
+    block = kernels.key_block(16384, 640, jnp.bfloat16)
+    assert block * 640 * 2 <= kernels.RESIDENT_BYTES and block % kernels.KEY_TILE == 0
+    assert -(-16384 // block) * block - 16384 < kernels.KEY_TILE * -(-16384 // block)
