@@ -15,6 +15,7 @@ from ..core import Schedule
 from ..errors import UserError
 from ..models.style import StyleWord
 from ..training import conditions, objectives, selections
+from ..training.encoding import picture_encoder
 from ..training.frozen import shapes_of_frozen
 from ..training.optimisers import make_optimiser
 from ..training.settings import complete
@@ -49,21 +50,24 @@ def mesh_of(topology: str, text: str) -> Mesh:
 
 
 def train_step(
-    name: str, nets: Networks, mesh: Mesh, batch: int, *, remat: bool = False
+    name: str, nets: Networks, mesh: Mesh, batch: int, *, remat: bool = False, encode: bool = False
 ) -> tuple[Callable, tuple]:
     """(the jitted step, its arguments without values): AdamW, clipping, bfloat16 products.
 
     Args:
       name: of TRAININGS.
       batch: examples per chip; their latents and token ids are the step's input.
+      encode: pictures of 0 .. 255 are the input, and the autoencoder is part of the step
+        (cache_latents=False).
     """
     nets = _widened(nets, name)
-    task, config = _task(name, nets), complete({"compute": "bfloat16", "remat": remat})
+    task, config = _task(name, nets, encode), complete({"compute": "bfloat16", "remat": remat})
     about = (task, make_optimiser(config), config)
     state = shapes_of_state(*about, mesh)
     frozen = shapes_of_frozen(task, state.trained, mesh, config.compute)
     step = make_step(*about, placed=jax.tree.map(lambda x: x.sharding, state))
-    return step, (state, frozen, _batch(name, nets, mesh, batch * mesh.size))
+    given = _pictures if encode else _latents
+    return step, (state, frozen, _batch(name, nets, mesh, batch * mesh.size, given))
 
 
 def shapes(name: str, nets: Networks) -> dict:
@@ -79,18 +83,25 @@ def shapes(name: str, nets: Networks) -> dict:
     return found
 
 
-def _task(name: str, nets: Networks) -> Task:
-    params = shapes(name, nets)
+def _task(name: str, nets: Networks, encode: bool) -> Task:
+    params, inside = shapes(name, nets), dict.fromkeys(("scaled", "raw"))
+    if encode:
+        picture = jnp.zeros((1, *_picture(nets)))
+        params["vae"] = _shapes(nets.vae, picture)
+        scales = {"scaled": nets.vae.scaling_factor, "raw": 1.0}
+        inside = {key: picture_encoder(nets.vae, scale) for key, scale in scales.items()}
     if name == "paint_by_example":
-        condition = conditions.example_condition(nets.exemplar, drop=0.2, together=4)
+        ways = dict(drop=0.2, together=4, encode=inside["scaled"])
+        condition = conditions.example_condition(nets.exemplar, **ways)
     elif name == "instruct_pix2pix":
-        empty = jnp.zeros((TOKENS,), jnp.int32)
-        condition = conditions.instruct_condition(nets.text, drop=0.05, empty=empty)
+        ways = dict(drop=0.05, empty=jnp.zeros((TOKENS,), jnp.int32), encode=inside["raw"])
+        condition = conditions.instruct_condition(nets.text, **ways)
     elif name == "inst":
         condition = style_condition(nets.text, _style(nets), nets.vocabulary - 1)
     else:
         condition = conditions.text_condition(nets.text)
-    objective = objectives.denoising(nets.unet, kind="epsilon", schedule=Schedule())
+    about = dict(kind="epsilon", schedule=Schedule(), encode=inside["scaled"])
+    objective = objectives.denoising(nets.unet, **about)
     return Task(name, params, objective, TRAININGS[name][1](nets), condition, NETWORK_RULES)
 
 
@@ -118,23 +129,40 @@ def _seen(nets: Networks) -> tuple[int, int, int]:
     return nets.exemplar.image_size, nets.exemplar.image_size, 3
 
 
-def _batch(name: str, nets: Networks, mesh: Mesh, n: int) -> dict:
-    spread = NamedSharding(mesh, ROWS)
+def _picture(nets: Networks) -> tuple[int, int, int]:
+    """Shape of a picture of these networks."""
+    side = nets.side * 2 ** (len(nets.vae.block_out_channels) - 1)
+    return side, side, 3
 
-    def array(shape, dtype=jnp.float32):
-        return jax.ShapeDtypeStruct((n, *shape), dtype, sharding=spread)
 
-    latent = (nets.side, nets.side, 4)
+def _batch(name: str, nets: Networks, mesh: Mesh, n: int, given: Callable) -> dict:
+    """{name: shape and place} of `n` examples; what is drawn of them is `given`."""
+    latent, more = (nets.side, nets.side, 4), {"ids": ((TOKENS,), jnp.int32)}
     if name == "paint_by_example":
-        sides = ("latent", "deviation", "masked", "masked_deviation")
-        found = {side: array(latent) for side in sides}
-        return found | {"keep": array((*latent[:2], 1)), "shown": array(_seen(nets))}
-    found = {"latent": array(latent), "ids": array((TOKENS,), jnp.int32)}
-    more = {
-        "instruct_pix2pix": {"source": latent},
-        "inst": {"tokens": (1, nets.unet.cross_attention_dim)},
+        more = {"keep": ((*latent[:2], 1), jnp.float32), "shown": (_seen(nets), jnp.float32)}
+    if name == "inst":
+        more["tokens"] = ((1, nets.unet.cross_attention_dim), jnp.float32)
+    spread = NamedSharding(mesh, ROWS)
+    return {
+        key: jax.ShapeDtypeStruct((n, *shape), dtype, sharding=spread)
+        for key, (shape, dtype) in {**given(name, nets), **more}.items()
     }
-    return found | {key: array(shape) for key, shape in more.get(name, {}).items()}
+
+
+def _latents(name: str, nets: Networks) -> dict:
+    """Pictures that were encoded before: {name: (shape, dtype)}."""
+    names = {
+        "instruct_pix2pix": ["source"],
+        "paint_by_example": ["deviation", "masked", "masked_deviation"],
+    }
+    latent = (nets.side, nets.side, 4), jnp.float32
+    return dict.fromkeys(["latent", *names.get(name, [])], latent)
+
+
+def _pictures(name: str, nets: Networks) -> dict:
+    """The same as pictures that the step encodes."""
+    names = {"instruct_pix2pix": ["source_image"], "paint_by_example": ["masked_image"]}
+    return dict.fromkeys(["image", *names.get(name, [])], (_picture(nets), jnp.uint8))
 
 
 def check(name: str) -> None:

@@ -136,10 +136,11 @@ def _by_example(folder: Path) -> Any:
     place = folder / "image_encoder"
     config = CLIPVisionConfig.from_pretrained(place)
     side = config.image_size
+    encoder = PaintByExampleImageEncoder.from_pretrained(place, config=config)
     return diffusers.PaintByExamplePipeline(
         **parts,
         **_NO_CHECKER,
-        image_encoder=PaintByExampleImageEncoder.from_pretrained(place, config=config),
+        image_encoder=encoder.float(),  # files of 16 bits stay 16 bits by themselves
         feature_extractor=CLIPImageProcessor(
             size={"shortest_edge": side}, crop_size={"height": side, "width": side}
         ),

@@ -204,6 +204,7 @@ def _arguments(args: list[str]) -> argparse.Namespace:
     parser.add_argument("--train", default="", metavar="NAME", help="steps of these trainings")
     parser.add_argument("--mesh", help="of a training, such as data=-1,fsdp=8")
     parser.add_argument("--remat", action="store_true", help="a training keeps only products")
+    parser.add_argument("--encode", action="store_true", help="a training encodes its pictures")
     parser.add_argument("--batch", type=int, help="latents per chip (forward 16, training 8)")
     parser.add_argument("--images", type=int, default=4, help="pictures per chip of the loop")
     parser.add_argument("--steps", type=int, default=50, help="steps of the loop")
@@ -290,9 +291,10 @@ def _sampling(options: argparse.Namespace, name: str, nets: Any) -> tuple[str, A
 def _training(options: argparse.Namespace, name: str, nets: Any) -> tuple[str, Any]:
     mesh = options.mesh or aot_train.TRAININGS[name][0]
     model, batch = "tiny" if options.tiny else "SD 1.5", options.batch or 8
-    title = f"{model} {name} step, batch {batch}, {mesh}" + (", remat" if options.remat else "")
+    ways = {"remat": options.remat, "encode": options.encode}
+    title = ", ".join([f"{model} {name} step, batch {batch}, {mesh}", *filter(ways.get, ways)])
     place = aot_train.mesh_of(options.topology, mesh)
-    return title, aot_train.train_step(name, nets, place, batch, remat=options.remat)
+    return title, aot_train.train_step(name, nets, place, batch, **ways)
 
 
 if __name__ == "__main__":

@@ -13,18 +13,23 @@ from .ranges import check_ranges
 
 
 def encoder_of(model: Any, *, scaled: bool = True) -> Callable:
+    """`picture_encoder` of a model.
+
+    Args:
+      scaled: latents as the UNet takes them; otherwise as the autoencoder gives them.
+    """
+    return picture_encoder(model.vae.module, model.scaling_factor if scaled else 1.0)
+
+
+def picture_encoder(vae: Any, scale: float) -> Callable:
     """(params, pictures [n, H, W, 3] in 0 .. 255) -> (mean, deviation) [n, h, w, c] of latents.
 
     params["vae"] are the autoencoder's. Pure, for the training step.
-
-    Args:
-      scaled: as the UNet takes latents; otherwise as the autoencoder gives them.
     """
-    module, scale = model.vae.module, model.scaling_factor if scaled else 1.0
 
     def encode(params, pictures):
         unit = pictures.astype(jnp.float32) / 127.5 - 1
-        mean, logvar = module.apply({"params": params["vae"]}, unit, method="encode")
+        mean, logvar = vae.apply({"params": params["vae"]}, unit, method="encode")
         mean, deviation = (x.astype(jnp.float32) for x in (mean, jnp.exp(0.5 * logvar)))
         return scale * mean, scale * deviation
 

@@ -30,21 +30,29 @@ def test_what_diffusers_has_is_paired_with_ours(tmp_path):
     assert all(b is None for _, b in pairs) and "diffusers" in left_out
 
 
-@pytest.mark.slow
-def test_a_model_of_random_weights_runs_on_both_sides(tmp_path, capsys):
-    pytest.importorskip("diffusers")
-    folder, out = tmp_path / "model", tmp_path / "speed.json"
-    random_model.write_random_model(folder, unet=unet_entry.SMALL, vae=TINY_VAE)
-    words = ["--model", str(folder), "--methods", "sdedit", "--steps", "2", "--repeats", "2"]
-    assert speed.main(["--what", "methods", *words, "--threads", "1", "--json", str(out)]) == 0
-    (row,) = json.loads(out.read_text())["methods"]["methods"]
-    assert row["calls"] == 1 and row["rows"] == 2  # int(2 * 0.8) steps of guidance
-    assert row["ratio"] == pytest.approx(row["seconds"] / row["diffusers"], rel=2)
-    assert "diffusers s" in capsys.readouterr().out
-
-
 TINY_VISION = {**random_model.VISION, "hidden_size": 64, "intermediate_size": 64, "image_size": 28,
                "num_hidden_layers": 5, "num_attention_heads": 2}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, calls, channels",
+    [
+        ("sdedit", 1, 4),  # int(2 * 0.8) steps of guidance
+        ("paint_by_example", 2, 9),
+    ],
+)
+def test_a_model_of_random_weights_runs_on_both_sides(tmp_path, capsys, name, calls, channels):
+    pytest.importorskip("diffusers")
+    folder, out = tmp_path / "model", tmp_path / "speed.json"
+    small = dict(unet=unet_entry.SMALL, vae=TINY_VAE, vision=TINY_VISION)
+    random_model.write_random_model(folder, channels, **small)
+    words = ["--model", str(folder), "--methods", name, "--steps", "2", "--repeats", "2"]
+    assert speed.main(["--what", "methods", *words, "--threads", "1", "--json", str(out)]) == 0
+    (row,) = json.loads(out.read_text())["methods"]["methods"]
+    assert row["calls"] == calls and row["rows"] == 2
+    assert row["ratio"] == pytest.approx(row["seconds"] / row["diffusers"], rel=2)
+    assert "diffusers s" in capsys.readouterr().out
 
 
 def test_random_models_have_sisters_for_methods_of_more_channels(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from diffedit_jax.bench import aot, aot_train, tpu
@@ -74,6 +75,21 @@ def test_a_training_has_the_same_step_on_shapes_alone(name):
     everything = sum(x.size for x in jax.tree.leaves(aot_train.shapes(name, nets)))
     assert 0 < trained <= everything and (trained == everything) == (name == "dreambooth_text")
     assert batch["latent"].shape[0] == 2
+
+
+@pytest.mark.parametrize("name", ["dreambooth", "instruct_pix2pix", "paint_by_example"])
+def test_a_step_that_encodes_takes_pictures(name):
+    mesh, nets = make_mesh("data=-1", jax.devices()[:1]), aot.tiny()
+    nets = dataclasses.replace(
+        nets, unet=nets.unet.clone(attention="tiled"), vae=nets.vae.clone(attention="tiled")
+    )
+    step, arguments = aot_train.train_step(name, nets, mesh, 2, encode=True)
+    _, frozen, batch = arguments
+    assert step.lower(*arguments).out_info[0].step.shape == ()
+    assert batch["image"].shape == (2, 32, 32, 3) and batch["image"].dtype == jnp.uint8
+    assert not {"latent", "source", "masked"} & set(batch)
+    kernels = [x for x in jax.tree.leaves(frozen["vae"]) if len(x.shape) == 4]
+    assert {x.dtype.name for x in kernels} == {"bfloat16"}  # handed on, not trained
 
 
 @pytest.mark.heavy
