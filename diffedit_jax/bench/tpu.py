@@ -146,6 +146,7 @@ def dearest_table(parts: list[cost.Item], chip: cost.Chip, count: int) -> str:
 
 COLUMNS = {
     "program": ("program", "{}"),
+    "topology": ("chips", "{}"),
     "flops": ("FLOPs", "{:.3g}"),
     "mxu_flops": ("in 128s", "{:.3g}"),
     "hbm": ("HBM bytes", "{:.3g}"),
@@ -227,7 +228,7 @@ def main(args: list[str]) -> int:
     for kind, row in results:
         peers = [] if options.tiny else PEERS[kind]
         rows += [row] + [peer for peer in peers if peer not in rows]
-    print(f"per chip of {options.topology}, bfloat16; compiled, not run\n{table(rows)}")
+    print(f"per chip, bfloat16; compiled, not run\n{table(rows)}")
     if not options.tiny:
         print("\n".join(line for kind, row in results for line in verdicts(kind, row)))
     if options.json:

@@ -51,6 +51,17 @@ def test_tiny_programs_need_no_collectives(tmp_path):
 
 
 @pytest.mark.heavy
+def test_a_layers_gradients_move_less_than_any_peers(tmp_path):
+    """Real shapes: both kernels fit into vector memory, and no score is written to HBM."""
+    pytest.importorskip("libtpu")
+    out = tmp_path / "rows.json"
+    assert tpu.main(["--what", "layer_grad", "--json", str(out)]) == 0
+    ours, *peers = json.loads(out.read_text())
+    assert ours["hbm"] < 2e9 < min(peer["hbm"] for peer in peers)
+    assert re.fullmatch(r"all-reduce \S+ B", ours["collectives"])  # of the weights' gradients
+
+
+@pytest.mark.heavy
 def test_a_tiny_training_step_sums_gradients_and_nothing_else(tmp_path):
     """Data parallel LoRA: every chip has the weights, so only gradients and the loss travel."""
     pytest.importorskip("libtpu")
