@@ -12,14 +12,11 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
+from .collectives import Transfer, sums, transfers
 from .hlo import Computation, Instruction, Program
 from .products import products
-from .traffic import operand_buffers, traffic
+from .traffic import traffic
 
-COLLECTIVES = (
-    *("all-reduce", "all-gather", "reduce-scatter"),
-    *("collective-permute", "all-to-all", "collective-broadcast"),
-)
 _FREE = {
     *("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "after-all"),
     *("partition-id", "replica-id", "opt-barrier", "add-dependency", "async-update"),
@@ -38,7 +35,7 @@ class Item:
     mxu_flops: float = 0.0  # the same with contraction and output width rounded up to 128
     hbm: float = 0.0  # bytes to and from HBM
     hbm_tiled: float = 0.0  # the same with the padding of the layout
-    collective: float = 0.0  # bytes given to a collective
+    transfers: tuple[Transfer, ...] = ()  # to and from other chips
 
     @property
     def overlapped(self) -> bool:
@@ -83,7 +80,6 @@ def _dearest_branch(program: Program, instruction: Instruction, count: float) ->
 def _item(program: Program, here: Computation, i: Instruction, count: float) -> Item:
     flops, padded = products(program, here, i)
     moved = [(b, part) for b, part in traffic(program, here, i) if b.space == 0]
-    collective = next((name for name in COLLECTIVES if i.op.startswith(name)), None)
     return Item(
         name=i.name,
         kind=i.op,
@@ -93,14 +89,8 @@ def _item(program: Program, here: Computation, i: Instruction, count: float) -> 
         mxu_flops=padded,
         hbm=float(sum(part for _, part in moved)),
         hbm_tiled=float(sum(part * b.tiled_bytes / max(b.bytes, 1) for b, part in moved)),
-        collective=_given(here, i) if collective else 0.0,
+        transfers=tuple(transfers(program, here, i)),
     )
-
-
-def _given(here: Computation, i: Instruction) -> float:
-    operands = sum(b.bytes for b in operand_buffers(here, i))
-    results = 0 if i.op.endswith("-start") else sum(b.bytes for b in i.buffers)
-    return float(max(operands, results))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,18 +129,14 @@ class Total:
 def total(parts: Iterable[Item], chip: Chip) -> Total:
     """Adds up `items(...)` for one chip."""
     parts = list(parts)
-    sums = {
+    numbers = {
         key: float(sum(part.count * getattr(part, key) for part in parts))
         for key in ("flops", "mxu_flops", "hbm", "hbm_tiled")
     }
-    collectives: dict[str, float] = {}
-    for part in parts:
-        kind = next((name for name in COLLECTIVES if part.kind.startswith(name)), None)
-        if kind:
-            collectives[kind] = collectives.get(kind, 0.0) + part.count * part.collective
-    roofline = max(sums["flops"] / chip.flops, sums["hbm"] / chip.bandwidth)
+    sent = sums([(part.count, each) for part in parts for each in part.transfers])
+    roofline = max(numbers["flops"] / chip.flops, numbers["hbm"] / chip.bandwidth)
     operations = float(sum(part.count * seconds(part, chip) for part in parts))
-    return Total(**sums, collectives=collectives, roofline=roofline, operations=operations)
+    return Total(**numbers, collectives=sent, roofline=roofline, operations=operations)
 
 
 def seconds(part: Item, chip: Chip) -> float:

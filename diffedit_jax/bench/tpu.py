@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -98,7 +99,8 @@ def compiled_row(title: str, topology: str, program: Any, dearest: int, save: Pa
     text, memory = compiled.as_text(), compiled.memory_analysis()
     if save is not None:
         save.mkdir(parents=True, exist_ok=True)
-        (save / f"{title.split(',')[0].replace(' ', '_')}.hlo").write_text(text)
+        name = re.sub(r"[^\w.=-]+", "_", f"{title} {topology}")
+        (save / f"{name}.hlo").write_text(text)
     chip = cost.CHIPS[topology.split(":")[0]]
     parts = cost.items(hlo.parse(text))
     total = cost.total(parts, chip)

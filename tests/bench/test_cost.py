@@ -114,6 +114,36 @@ def test_collectives_are_found_and_a_transfer_that_overlaps_is_free():
     assert total.operations == pytest.approx(1024 / CHIP.bandwidth)
 
 
+def test_pieces_of_a_gather_inside_fusions_count_once_and_a_scattered_sum_by_its_name():
+    total = total_of("""\
+        HloModule m
+
+        %first (a: f32[8]) -> f32[32] {
+          %a = f32[8]{0} parameter(0)
+          ROOT %g = f32[32]{0} all-gather(%a), channel_id=3, dimensions={0}
+        }
+
+        %second (a: f32[8]) -> f32[32] {
+          %a = f32[8]{0} parameter(0)
+          ROOT %h = f32[32]{0} all-gather(%a), channel_id=3, dimensions={0}
+        }
+
+        %all-reduce-scatter.1 (a: f32[32]) -> f32[8] {
+          %a = f32[32]{0} parameter(0)
+          %r = f32[32]{0} all-reduce(%a), channel_id=4, to_apply=%add
+          ROOT %s = f32[8]{0} slice(%r), slice={[0:8]}
+        }
+
+        ENTRY %main (p: f32[8]) -> f32[8] {
+          %p = f32[8]{0} parameter(0)
+          %x = f32[32]{0} fusion(%p), kind=kCustom, calls=%first
+          %y = f32[32]{0} fusion(%p), kind=kCustom, calls=%second
+          ROOT %z = f32[8]{0} fusion(%y), kind=kCustom, calls=%all-reduce-scatter.1
+        }
+        """)
+    assert total.collectives == {"all-gather": 128, "reduce-scatter": 128}
+
+
 def test_the_dearest_branch_counts():
     x = jnp.ones((64, 64))
 
