@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     return ConfigDict(
         dict(
             network=NETWORK,
+            compute="bfloat16",
             seed=1,
             schedule="settle",
             warmup=100,  # of the decoder

@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
@@ -22,7 +21,7 @@ def main():
     """Draw the class, encode the pictures, train, write the LoRA at every save."""
     run = arguments(__doc__)
     config = run.config
-    model = load(config.model)
+    model = run.model
     run.say(f"the subject is called: {task.identifier(model, config)}")
     data = task.dreambooth_data(model, config, run.data, run.out, run.share)
 

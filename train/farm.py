@@ -14,7 +14,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training.farm import train_farm
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.tasks import concepts as task
@@ -24,7 +23,7 @@ def main():
     """Encode the pictures of all concepts, train them together, write their files at every save."""
     run = arguments(__doc__)
     concepts = task.concepts_of(run.data, run.config)
-    lessons = task.lessons(load(run.config.model), concepts, run.out)
+    lessons = task.lessons(run.model, concepts, run.out)
     names = [each.name for each in concepts]
     for name, called in zip(names, lessons.called, strict=True):
         run.say(f"{name} is called: {called}")

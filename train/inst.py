@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training import looks
 from diffedit_jax.training.data import Stepped
 from diffedit_jax.training.launch import arguments, start
@@ -23,7 +22,7 @@ def main():
     """Read the pictures, train the module, write it at every save."""
     run = arguments(__doc__)
     config = run.config
-    model = load(config.model)
+    model = run.model
     shown = task.paintings(model, config, run.data)
     style = task.fresh_style(model, config, shown)
     data = Stepped(task.style_batches(model, config, shown), run.share)

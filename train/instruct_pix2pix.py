@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training import looks, weights
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_end, at_saves, model_bytes, write_model
@@ -22,7 +21,7 @@ def main():
     """Encode the pairs, train, write the model."""
     run = arguments(__doc__)
     config = run.config
-    model = task.widened(load(config.model))
+    model = task.widened(run.model)
     data, pairs = task.instruct_data(model, config, run.data, run.out, run.share)
 
     def write(found):

@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training import looks, weights
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_end, at_saves, model_bytes, write_model
@@ -22,7 +21,7 @@ def main():
     """Encode the examples, train, write the model."""
     run = arguments(__doc__)
     config = run.config
-    model = task.by_example(load(config.model), config.tower, config.seed)
+    model = task.by_example(run.model, config.tower, config.seed)
     data, examples = task.example_data(model, config, run.data, run.out, run.share)
 
     def write(found):

@@ -26,11 +26,11 @@ MEAN = np.asarray((0.48145466, 0.4578275, 0.40821073), np.float32)  # CLIP's own
 STD = np.asarray((0.26862954, 0.26130258, 0.27577711), np.float32)
 
 
-def towers(config, vocabulary):
-    """The text and the image tower, both ending in a projection."""
+def towers(config, vocabulary, dtype):
+    """The text and the image tower, both ending in a projection; they compute in dtype."""
     words = {**config["text_config"], "vocab_size": vocabulary, "eos_token_id": vocabulary - 1}
     config = {**config, "text_config": words}
-    return CLIPText.from_config(config), CLIPVision.from_config(config)
+    return CLIPText.from_config(config, dtype=dtype), CLIPVision.from_config(config, dtype=dtype)
 
 
 def initial(text, vision, seed):
@@ -70,7 +70,8 @@ def main():
     config, out = run.config, run.out
     produce(lambda: tokenizer.write_tokenizer(out / "tokenizer", captions.words()))
     tokenize = data.load_tokenizer(out / "tokenizer")
-    text, vision = towers(config.network.to_dict(), int(tokenize([""]).max()) + 1)
+    vocabulary = int(tokenize([""]).max()) + 1
+    text, vision = towers(config.network.to_dict(), vocabulary, jnp.dtype(config.compute))
     params = initial(text, vision, config.seed)
     task = Task("pretrain_clip", params, contrastive(text, vision), Everything())
     batches = data.Stepped(make_batch(config, tokenize), run.share)

@@ -33,7 +33,8 @@ from diffedit_jax.training.task import Task
 def networks(config, vocabulary):
     """The UNet and the text encoder, untrained."""
     words = {**config.text.to_dict(), "vocab_size": vocabulary, "eos_token_id": vocabulary - 1}
-    return UNet.from_config(config.unet.to_dict()), CLIPText.from_config(words)
+    types = {"dtype": jnp.dtype(config.compute)}
+    return UNet.from_config(config.unet.to_dict(), **types), CLIPText.from_config(words, **types)
 
 
 def initial(unet, text, seed, tokens):

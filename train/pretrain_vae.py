@@ -86,7 +86,8 @@ def latent_space(vae, config, run):
 def main():
     """Both halves, the fold, then the decoder; vae.safetensors is written after each part."""
     run = arguments(__doc__)
-    vae = AutoencoderKL.from_config(run.config.network.to_dict(), dtype=jnp.bfloat16)
+    dtype = jnp.dtype(run.config.compute)
+    vae = AutoencoderKL.from_config(run.config.network.to_dict(), dtype=dtype)
     params = latent_space(vae, run.config, run)
     produce(lambda: weights.save(params, run.out / "vae.safetensors"))
     if run.config.decoder_steps:

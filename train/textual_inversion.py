@@ -11,7 +11,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from diffedit_jax.bundles import load
 from diffedit_jax.training import looks
 from diffedit_jax.training.launch import arguments, start
 from diffedit_jax.training.products import at_saves
@@ -22,7 +21,7 @@ def main():
     """Encode the pictures, train the rows, write them at every save."""
     run = arguments(__doc__)
     config = run.config
-    model, rows = task.with_word(load(config.model), config.word, config.vectors)
+    model, rows = task.with_word(run.model, config.word, config.vectors)
     data = task.inversion_data(model, config, run.data, rows, run.share)
 
     def write(found):

@@ -42,6 +42,13 @@ class Launch:
         return make_mesh(self.config.mesh)
 
     @functools.cached_property
+    def model(self) -> Any:
+        """The base model that the config names; its networks compute in config.compute."""
+        from ..bundles import load
+
+        return load(self.config.model, dtype=self.config.compute)
+
+    @functools.cached_property
     def share(self) -> Any:
         """The part of every batch that this process loads, a data.Share."""
         from .sharding import share

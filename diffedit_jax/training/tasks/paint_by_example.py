@@ -52,7 +52,8 @@ def by_example(model: Any, clip: str | Path, seed: int) -> Any:
             f"paint_by_example cannot start from a UNet of {model.in_channels} channels"
         )
     wide = with_channels(model, _MORE, "paint_by_example")
-    encoder, config = new_encoder(clip, wide.denoiser.module.context_width, seed)
+    unet = wide.denoiser.module
+    encoder, config = new_encoder(clip, unet.context_width, seed, unet.dtype)
     configs = {k: v for k, v in wide.configs.items() if not k.startswith("text_encoder")}
     configs["image_encoder"] = config
     return wide.replace(
@@ -60,12 +61,14 @@ def by_example(model: Any, clip: str | Path, seed: int) -> Any:
     )
 
 
-def new_encoder(clip: str | Path, width: int, seed: int) -> tuple[Coder, dict]:
-    """(the encoder with CLIP's image tower and a random mapper, its config)."""
+def new_encoder(
+    clip: str | Path, width: int, seed: int, dtype: Any = jax.numpy.float32
+) -> tuple[Coder, dict]:
+    """(the encoder with CLIP's image tower and a random mapper, its config); computes in dtype."""
     embedded = isinstance(clip, str) and clip in EMBEDDED
     parts = read_clip(ASSETS / clip / "clip" if embedded else clip)
     config = {**parts.config["vision_config"], "projection_dim": width}
-    module = Exemplar.from_config(config)
+    module = Exemplar.from_config(config, dtype=dtype)
     side = module.image_size
     params = jax.jit(module.init)(jax.random.PRNGKey(seed), jax.numpy.zeros((1, side, side, 3)))
     tower = {k: v for k, v in parts.vision.items() if k != "visual_projection.weight"}

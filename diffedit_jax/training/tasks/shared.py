@@ -61,7 +61,10 @@ def objective_of(model: Any, config: Any) -> Any:
 
     config: focus (share of `stratified_times` at middle noise; -1: independent uniform times),
     min_snr, offset; cache_latents, where a task has it: False encodes pictures in the step.
+
+    Raises: UserError for a model that computes in another dtype than config.compute.
     """
+    _check_products(model.denoiser.module, config)
     times = objectives.uniform_times
     if config.focus >= 0:
         times = partial(objectives.stratified_times, focus=config.focus)
@@ -69,6 +72,15 @@ def objective_of(model: Any, config: Any) -> Any:
         model.denoiser.module, kind=model.denoiser.kind, schedule=model.schedule, times=times,
         min_snr=config.min_snr, offset=config.offset, encode=encoder(model, config),
     )  # fmt: skip
+
+
+def _check_products(unet: Any, config: Any) -> None:
+    found = jnp.dtype(unet.operands or unet.dtype).name
+    if found != config.get("compute", found):
+        raise UserError(
+            f"the model computes in {found} and the training in {config.compute}: load the model "
+            f'with dtype="{config.compute}", or set compute={found}'
+        )
 
 
 def learned(state: Any) -> Any:
