@@ -53,7 +53,7 @@ from diffedit_jax.training.loop import fit
 from diffedit_jax.training.tasks import dreambooth as task
 from diffedit_jax.training.tasks.shared import learned
 
-model = de.load("emoji")
+model = de.load("emoji", dtype=config.compute)
 batches = task.dreambooth_batches(model, config, pictures, out)
 state = fit(task.lora_task(model, config), Stepped(batches), config, out)
 task.write_low_rank(out / "lora.safetensors", task.lora(config), learned(state), config.layout)

@@ -56,7 +56,7 @@ from diffedit_jax.training.loop import fit
 from diffedit_jax.training.tasks import textual_inversion as task
 from diffedit_jax.training.tasks.shared import learned
 
-model, rows = task.with_word(de.load("emoji"), config.word, config.vectors)
+model, rows = task.with_word(de.load("emoji", dtype=config.compute), config.word, config.vectors)
 batches = task.inversion_batches(model, config, pictures, rows)
 state = fit(task.inversion_task(model, config, rows), Stepped(batches), config, out)
 task.write_word(out / "learned_embeds.safetensors", config.word, learned(state))
