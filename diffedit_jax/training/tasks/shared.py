@@ -13,6 +13,7 @@ from ...errors import UserError
 from .. import objectives
 from ..data import Changed
 from ..encoding import KnownTexts, encoder_of
+from ..settings import complete
 
 
 def frozen(model: Any, config: Any = None) -> dict:
@@ -75,11 +76,11 @@ def objective_of(model: Any, config: Any) -> Any:
 
 
 def _check_products(unet: Any, config: Any) -> None:
-    found = jnp.dtype(unet.operands or unet.dtype).name
-    if found != config.get("compute", found):
+    found, wanted = jnp.dtype(unet.operands or unet.dtype).name, complete(config).compute
+    if found != wanted:
         raise UserError(
-            f"the model computes in {found} and the training in {config.compute}: load the model "
-            f'with dtype="{config.compute}", or set compute={found}'
+            f"the model computes in {found} and the training in {wanted}: load the model with "
+            f'dtype="{wanted}", or set compute={found}'
         )
 
 
