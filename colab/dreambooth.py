@@ -24,8 +24,9 @@ from pathlib import Path
 
 import diffedit_jax as de
 from configs import dreambooth_lora
+from diffedit_jax.training.settings import complete
 
-config = dreambooth_lora.get_config()
+config = complete(dreambooth_lora.get_config())
 config.update(word="z", kind="panda")  # "a z panda": a rare word of the vocabulary, and the class
 config.steps = int(os.environ.get("TRAIN_STEPS", config.steps))
 out = Path("subject")

@@ -24,8 +24,9 @@ from pathlib import Path
 
 import diffedit_jax as de
 from configs import textual_inversion
+from diffedit_jax.training.settings import complete
 
-config = textual_inversion.get_config()
+config = complete(textual_inversion.get_config())
 config.update(word="<koala>", initial="panda")
 config.steps = int(os.environ.get("TRAIN_STEPS", config.steps))
 out = Path("word")
