@@ -84,9 +84,10 @@ def _run_script(path: Path, options: argparse.Namespace) -> None:
 
 
 def _folders() -> list[Path]:
-    """Where training scripts lie: beside the package, in a checkout."""
-    folder = Path(__file__).resolve().parents[2] / "train"
-    return [folder] if folder.is_dir() else []
+    """Where training scripts lie: in the checkout that runs, or else that one works in."""
+    checkouts = (Path(__file__).resolve().parents[2], Path.cwd())
+    found = [place for place in checkouts if (place / "train").is_dir()]
+    return [place / "train" for place in found if (place / "diffedit_jax").is_dir()][:1]
 
 
 def _first_line(path: Path) -> str:
