@@ -9,7 +9,8 @@ Command: python train/dreambooth.py --config configs/dreambooth.py --data pictur
 Stable Diffusion, as diffusers' script and README have it: model=..., templates=dreambooth,
 class_prompts=dreambooth, class_guidance=7.5, class_steps=50, class_pictures=200, batch=2 (one of
 the subject, one of the class), rate=5e-6 (2e-6 with the text encoder), 800 steps (400 without
-prior), focus=-1, cache_latents=False and crop=random (the middle square is used otherwise).
+prior), focus=-1, cache_latents=False and crop=random (the middle square is used otherwise). On an
+accelerator compute=bfloat16.
 """
 
 from ml_collections import ConfigDict

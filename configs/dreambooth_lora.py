@@ -7,7 +7,8 @@ Command: python train/dreambooth_lora.py --config configs/dreambooth_lora.py --d
 
 Stable Diffusion, as diffusers' script and README have it: model=..., templates=dreambooth, prior=0,
 targets=attention (or "attention and text"), rank=4, batch=1, rate=1e-4, steps=500, focus=-1; with
-prior preservation the settings of dreambooth.py's docstring for the class.
+prior preservation the settings of dreambooth.py's docstring for the class. On an accelerator
+compute=bfloat16.
 """
 
 from ml_collections import ConfigDict

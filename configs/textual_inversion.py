@@ -9,6 +9,7 @@ Command: python train/textual_inversion.py --config configs/textual_inversion.py
 Stable Diffusion, as diffusers' README has it: model=..., templates=object, vectors=1, initial=(one
 word), batch=4, rate=2e-3 (5e-4 per picture), steps=3000, flip=0.5, decay=0.01, focus=-1. Unlike the
 scripts, which squash a picture into a square unless asked for its middle, this takes the middle.
+On an accelerator compute=bfloat16.
 """
 
 from ml_collections import ConfigDict

@@ -5,7 +5,7 @@ word for the picture's look; rates in docs/inst.md.
 Command: python train/inst.py --config configs/train_inst.py --data painting --out runs/style
 
 Stable Diffusion 1.4, as the original: model=..., tower=(openai/clip-vit-large-patch14), batch=1,
-steps=6100, rate=1e-4, decay=0.01, focus=-1, seed=23.
+steps=6100, rate=1e-4, decay=0.01, focus=-1, seed=23; on an accelerator compute=bfloat16.
 """
 
 from ml_collections import ConfigDict

@@ -16,6 +16,7 @@ def get_config() -> ConfigDict:
     For Stable Diffusion 1.5, the published ones: model=..., --data, trained=unet/.*, batch=256,
     accumulate=4 (1024 in all), rate=1e-4, schedule=constant, betas=(0.9, 0.999), clip=0,
     average=0.9999, focus=-1, flip=0.5; 10,000 updates in the paper, 22,000 of the released weights.
+    On an accelerator compute=bfloat16.
     Seed, decay of weights (0.01), dropout and the average's warm-up are the published ones already.
     What else differs is in docs/personalisation.md: pictures of 256 pixels, samples of latents.
     """

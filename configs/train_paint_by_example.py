@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
 
     For Stable Diffusion, the published ones: tower a folder of CLIP ViT-L/14, jitter 5, margin 10,
     together 4, rate 1e-5, schedule constant_with_warmup over 10000 steps, betas (0.9, 0.999),
-    average 0, focus -1.
+    average 0, focus -1; on an accelerator compute=bfloat16.
     """
     return ConfigDict(
         dict(

@@ -59,7 +59,11 @@ def train_step(
       batch: examples per chip; their latents and token ids are the step's input.
       encode: pictures of 0 .. 255 are the input, and the autoencoder is part of the step
         (cache_latents=False).
+
+    Raises: UserError for encode where the training always keeps its latents.
     """
+    if encode and name == "inst":
+        raise UserError("inst keeps the latents of its painting; it has no step that encodes")
     nets = _widened(nets, name)
     task, config = _task(name, nets, encode), complete({"compute": "bfloat16", "remat": remat})
     about = (task, make_optimiser(config), config)

@@ -88,6 +88,12 @@ def test_a_training_has_the_same_step_on_shapes_alone(name):
     assert batch["latent"].shape[0] == 2
 
 
+def test_a_training_that_keeps_its_latents_has_no_step_that_encodes():
+    with pytest.raises(UserError, match="inst keeps"):
+        mesh = make_mesh("data=-1", jax.devices()[:1])
+        aot_train.train_step("inst", aot.tiny(), mesh, 2, encode=True)
+
+
 @pytest.mark.parametrize("name", ["dreambooth", "instruct_pix2pix", "paint_by_example"])
 def test_a_step_that_encodes_takes_pictures(name):
     mesh, nets = make_mesh("data=-1", jax.devices()[:1]), aot.tiny()
